@@ -1,0 +1,57 @@
+"""The contract of a reward term: rollouts in, scores with verdicts out."""
+
+from collections.abc import Mapping, MutableMapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from thinkrl.grading.verdict import Verdict
+from thinkrl.rollouts.ragged import Ragged
+from thinkrl.rollouts.store import Rollouts
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """What one term says of n responses.
+
+    values: float64 [n], NaN where there is no number (ungradable, timed out, does not apply).
+    verdicts: [n], None where the term does not judge.
+    notes: [n], why, in words; empty where there is nothing to say.
+    tokens: optional per-token values aligned with `Rollouts.token_ids`, for process rewards.
+    """
+
+    values: NDArray[np.float64]
+    verdicts: tuple[Verdict | None, ...] = ()
+    notes: tuple[str, ...] = ()
+    tokens: Ragged | None = None
+
+    def __post_init__(self) -> None:
+        n = len(self.values)
+        for name in ("verdicts", "notes"):
+            if getattr(self, name) and len(getattr(self, name)) != n:
+                raise ValueError(f"{name} has {len(getattr(self, name))} entries for {n} responses")
+
+
+@dataclass(frozen=True)
+class RewardContext:
+    """What a term may know beside the rollouts.
+
+    step, total_steps: position in the stage, for schedules.
+    state: the term's own memory (JSON values), kept in the run's checkpoints.
+    signals: values that models supply, by name; each is aligned with the responses.
+    """
+
+    step: int = 0
+    total_steps: int = 1
+    state: MutableMapping[str, Any] = field(default_factory=dict)
+    signals: Mapping[str, Any] = field(default_factory=dict)
+
+
+class RewardTerm(Protocol):
+    """A frozen dataclass with one public method. It never changes itself: memory goes to `context.state`."""
+
+    def score(self, rollouts: Rollouts, context: RewardContext) -> Scores:
+        """Scores every response, in row order. Raises to stop the run."""
+        ...
