@@ -154,7 +154,8 @@ class Rollouts:
     @property
     def sampled(self) -> NDArray[np.bool_]:
         """Which tokens the policy drew, bool [total]."""
-        return np.equal(self.origins.values, Origin.SAMPLED)
+        mask: NDArray[np.bool_] = self.origins.values == Origin.SAMPLED
+        return mask
 
     @property
     def sampled_counts(self) -> NDArray[np.int64]:
