@@ -2,13 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from thinkrl.config.component import NewTokens
 from thinkrl.rollouts.store import FinishReason
+
+if TYPE_CHECKING:
+    from thinkrl.models.policy import Policy
 
 
 @dataclass(frozen=True)
@@ -81,4 +84,12 @@ class Sampler(Protocol):
 
     def sync(self, version: int) -> str:
         """Takes over the learner's current weights, drops every cache, returns a checksum of what is held."""
+        ...
+
+
+class SamplerSource(Protocol):
+    """A sampling engine's configuration: a frozen dataclass that opens a sampler on a policy."""
+
+    def open(self, policy: "Policy") -> Sampler:
+        """A sampler that holds the policy's current weights as version 0."""
         ...

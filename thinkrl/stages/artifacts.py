@@ -1,0 +1,37 @@
+"""What a stage hands on: named artifacts, and the ways a later stage asks for them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from thinkrl.config.component import ConfigError
+
+Kind = Literal["model", "traces", "result"]
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """One thing a stage produced. `path` lies in the run directory; `fingerprint` names the work that made it."""
+
+    kind: Kind
+    path: Path
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class FromStage:
+    """Takes the traces that an earlier stage wrote, by the stage's name."""
+
+    stage: str
+    """Name of the stage, as written in the recipe."""
+
+
+def find_artifact(produced: dict[str, dict[str, Artifact]], stage: str, kind: Kind) -> Artifact:
+    """The `kind` artifact of `stage`; ConfigError when that stage comes later or makes no such thing."""
+    if stage not in produced:
+        raise ConfigError(f"no earlier stage is named '{stage}'; earlier stages: {', '.join(produced) or 'none'}")
+    for artifact in produced[stage].values():
+        if artifact.kind == kind:
+            return artifact
+    made = ", ".join(artifact.kind for artifact in produced[stage].values()) or "nothing"
+    raise ConfigError(f"stage '{stage}' makes no {kind} (it makes: {made})")
