@@ -33,7 +33,11 @@ Epochs = Annotated[int, Sized("epochs")]
 """Passes over a stage's data."""
 
 
-class ConfigError(Exception):
+class UserError(Exception):
+    """Something the user can put right: the command line prints the message without a traceback, exit code 1."""
+
+
+class ConfigError(UserError):
     """A configuration that cannot run.
 
     The message says what is wrong, where (full key path and the file or override that set it) and
