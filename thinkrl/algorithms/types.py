@@ -1,12 +1,16 @@
-"""The records that pass between rewards, algorithms and the learner."""
+"""The records that pass between rewards, algorithms and the learner, and what the two ask of each other."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from thinkrl.rollouts.ragged import Ragged
+from thinkrl.rollouts.store import Rollouts
+from thinkrl.sampling.sampler import SamplingSpec
 
 
 @dataclass(frozen=True, eq=False)
@@ -14,10 +18,34 @@ class Advantages:
     """One advantage per token, aligned with `Rollouts.token_ids` (read only where a token was sampled).
 
     kept: bool [n]; a response that is not kept (ungradable, filtered) carries no loss and is in no count.
+    weights: multiplies each token's loss, aligned like `values`; None weighs every token 1.
+    metrics: what the estimator has to say of the batch, by name.
     """
 
     values: Ragged
     kept: NDArray[np.bool_]
+    weights: Ragged | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if len(self.kept) != len(self.values):
+            raise ValueError(f"kept has {len(self.kept)} rows, expected {len(self.values)}")
+        if self.weights is not None and not np.array_equal(self.weights.offsets, self.values.offsets):
+            raise ValueError("weights and values differ in row lengths")
+
+    def per_response(self) -> NDArray[np.float64]:
+        """Mean advantage of each response's tokens, [n]; NaN where it is not kept or has no value."""
+        means = np.full(len(self.kept), np.nan)
+        for row, values in enumerate(self.values):
+            known = values[~np.isnan(values)]
+            if self.kept[row] and len(known):
+                means[row] = np.mean(known)
+        return means
+
+    def take(self, rows: NDArray[np.int64]) -> "Advantages":
+        """The named responses, in the order given."""
+        weights = None if self.weights is None else self.weights.take(rows)
+        return Advantages(self.values.take(rows), self.kept[rows], weights, self.metrics)
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,3 +84,75 @@ class LossOutputs:
 
     loss: SumCount
     metrics: dict[str, SumCount] = field(default_factory=dict)
+
+
+class Objective(Protocol):
+    """Log-probabilities and advantages in, a sum and a count out."""
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether `LossInputs.reference_logprobs` must be there."""
+        ...
+
+    @property
+    def needs_entropy(self) -> bool:
+        """Whether `LossInputs.entropies` must be there."""
+        ...
+
+    def __call__(self, inputs: LossInputs) -> LossOutputs:
+        """Sum and count over the tokens given."""
+        ...
+
+
+class AdvantageEstimator(Protocol):
+    """Reward totals in, one advantage per sampled token out."""
+
+    def advantages(
+        self, totals: NDArray[np.float64], rollouts: Rollouts, token_rewards: Ragged | None = None
+    ) -> Advantages:
+        """Estimates from `totals` [n] (NaN excludes a response) and optional rewards per token."""
+        ...
+
+
+@dataclass(frozen=True)
+class UpdateReport:
+    """What one optimizer step did. `metrics` are exact means over the whole step; `seconds` by part."""
+
+    version: int
+    loss: float
+    gradient_norm: float
+    learning_rate: float
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+    def row(self) -> dict[str, float]:
+        """Everything but the seconds, by metric name."""
+        return {
+            "loss": self.loss,
+            "gradient_norm": self.gradient_norm,
+            "learning_rate": self.learning_rate,
+            **self.metrics,
+        }
+
+
+class PolicyUpdater(Protocol):
+    """What an algorithm asks of a learner."""
+
+    def logprobs(self, rollouts: Rollouts, spec: SamplingSpec) -> Ragged:
+        """Current log-probabilities under `spec`, float32, aligned with `token_ids`, NaN where given."""
+        ...
+
+    def reference_logprobs(self, rollouts: Rollouts, spec: SamplingSpec) -> Ragged:
+        """The same from the frozen starting weights."""
+        ...
+
+    def update(
+        self,
+        rollouts: Rollouts,
+        advantages: Advantages,
+        objective: Objective,
+        spec: SamplingSpec,
+        old_logprobs: Ragged | None = None,
+    ) -> UpdateReport:
+        """One optimizer step on all kept responses; no `old_logprobs` means the current policy's own."""
+        ...

@@ -1,35 +1,20 @@
 """The contract of a learner: it owns the weights, the optimizer, and the one division of loss by count."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from thinkrl.algorithms.types import Advantages, LossInputs, LossOutputs
+from thinkrl.algorithms.types import Advantages, Objective, UpdateReport
 from thinkrl.rollouts.ragged import Ragged
 from thinkrl.rollouts.store import Rollouts
 from thinkrl.sampling.sampler import SamplingSpec
 
-
-class Objective(Protocol):
-    """Log-probabilities and advantages in, a sum and a count out (see `algorithms/`)."""
-
-    @property
-    def needs_reference(self) -> bool:
-        """Whether `LossInputs.reference_logprobs` must be there."""
-        ...
-
-    @property
-    def needs_entropy(self) -> bool:
-        """Whether `LossInputs.entropies` must be there."""
-        ...
-
-    def __call__(self, inputs: LossInputs) -> LossOutputs:
-        """Sum and count over the tokens given."""
-        ...
+WEIGHT = "weight/"
+"""Prefix of the names of weights among a state's tensors."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,23 +26,16 @@ class Example:
 
 
 @dataclass(frozen=True)
-class UpdateReport:
-    """What one optimizer step did. `metrics` are exact means over the whole step; `seconds` by part."""
-
-    version: int
-    loss: float
-    gradient_norm: float
-    learning_rate: float
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    seconds: Mapping[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
 class LearnerState:
     """All that an exact resume needs: JSON values and named tensors (never pickles)."""
 
     values: dict[str, object]
     tensors: dict[str, torch.Tensor]
+
+    @property
+    def weights(self) -> dict[str, torch.Tensor]:
+        """The float32 weights, by parameter name."""
+        return {name.removeprefix(WEIGHT): t for name, t in self.tensors.items() if name.startswith(WEIGHT)}
 
 
 class Learner(Protocol):
@@ -77,9 +55,18 @@ class Learner(Protocol):
         ...
 
     def update(
-        self, rollouts: Rollouts, advantages: Advantages, objective: Objective, spec: SamplingSpec
+        self,
+        rollouts: Rollouts,
+        advantages: Advantages,
+        objective: Objective,
+        spec: SamplingSpec,
+        old_logprobs: Ragged | None = None,
     ) -> UpdateReport:
-        """One optimizer step on all kept responses."""
+        """One optimizer step on all kept responses.
+
+        `old_logprobs` (aligned with `token_ids`) are the denominator of the importance ratio; without
+        them the current policy's own are taken, so that the ratio is 1 by construction.
+        """
         ...
 
     def supervise(self, examples: Sequence[Example]) -> UpdateReport:

@@ -1,0 +1,109 @@
+"""The clipped policy-gradient objective, put together from its pieces."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from thinkrl.algorithms.aggregation import Aggregation, aggregate
+from thinkrl.algorithms.clipping import Surrogate, clipped_surrogate
+from thinkrl.algorithms.kl import KLLoss, kl_estimate
+from thinkrl.algorithms.ratio import importance_ratio
+from thinkrl.algorithms.types import LossInputs, LossOutputs, SumCount
+
+
+@dataclass(frozen=True)
+class ClippedObjective:
+    """l_t = w_t (-min(r_t A_t, clip(r_t, 1 - low, 1 + high) A_t) + beta KL_t - c H_t), summed by `aggregation`.
+
+    GRPO (arXiv 2402.03300, eq. 3): token ratios, sequence aggregation. DAPO (arXiv 2503.14476): wider
+    upper bound, token aggregation. Dr. GRPO (arXiv 2503.20783): constant aggregation. GSPO (arXiv
+    2507.18071): sequence ratios. Without bounds and on policy its gradient is REINFORCE's, A_t grad log pi.
+
+    The token and sequence sums run over the whole optimizer step, where the papers write a mean over
+    prompts of sums within a group; for groups of equal size the sequence form is the same.
+    """
+
+    clip_low: float | None = 0.2
+    """Ratios below 1 - clip_low lose their gradient where the advantage is negative; null does not clip."""
+    clip_high: float | None = 0.2
+    """Ratios above 1 + clip_high lose their gradient where the advantage is positive; null does not clip."""
+    dual_clip: float | None = None
+    """Bounds the loss at this multiple of a negative advantage, above 1; null does not bound."""
+    ratio: Literal["token", "sequence"] = "token"
+    """Importance ratio of each token, or the length-normalised ratio of its response."""
+    aggregation: Aggregation = "token"
+    """How token losses are summed and what divides them."""
+    constant_length: int | None = None
+    """Divisor of every response's sum, in tokens, when aggregation is constant."""
+    kl: KLLoss | None = None
+    """Penalty on the divergence from the reference model; null has none."""
+    entropy_bonus: float = 0.0
+    """Weight of the entropy, in nats, that is added to the objective of each token."""
+
+    def __post_init__(self) -> None:
+        if self.clip_low is not None and not 0 <= self.clip_low <= 1:
+            raise ValueError(f"clip_low must be between 0 and 1, got {self.clip_low}")
+        if self.clip_high is not None and not self.clip_high >= 0:
+            raise ValueError(f"clip_high must be 0 or more, got {self.clip_high}")
+        if self.dual_clip is not None and not self.dual_clip > 1:
+            raise ValueError(f"dual_clip must be above 1, got {self.dual_clip}")
+        if (self.constant_length is not None) != (self.aggregation == "constant"):
+            raise ValueError(
+                "constant_length must be given when aggregation is 'constant' and only then,"
+                f" got {self.constant_length} with aggregation '{self.aggregation}'"
+            )
+        if self.constant_length is not None and self.constant_length < 1:
+            raise ValueError(f"constant_length must be at least 1, got {self.constant_length}")
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether a KL term reads the reference model."""
+        return self.kl is not None and self.kl.coefficient != 0
+
+    @property
+    def needs_entropy(self) -> bool:
+        """Whether an entropy bonus reads the entropies."""
+        return self.entropy_bonus != 0
+
+    def __call__(self, inputs: LossInputs) -> LossOutputs:
+        """Sum and count over the tokens given, with metrics."""
+        ratio = importance_ratio(
+            inputs.logprobs, inputs.old_logprobs, inputs.response_ids, inputs.response_count, self.ratio
+        )
+        surrogate = clipped_surrogate(ratio, inputs.advantages, self.clip_low, self.clip_high, self.dual_clip)
+        losses = -surrogate.values
+        metrics = _metrics(inputs, ratio, surrogate)
+        if self.kl is not None and self.kl.coefficient:
+            if inputs.reference_logprobs is None:
+                raise ValueError("reference_logprobs must be given to an objective with a KL term, got None")
+            divergence = kl_estimate(inputs.logprobs, inputs.reference_logprobs, self.kl.estimator)
+            losses = losses + self.kl.coefficient * divergence
+            metrics["kl/reference"] = _token_sum(divergence)
+        if self.entropy_bonus:
+            if inputs.entropies is None:
+                raise ValueError("entropies must be given to an objective with an entropy bonus, got None")
+            losses = losses - self.entropy_bonus * inputs.entropies
+            metrics["entropy"] = _token_sum(inputs.entropies)
+        loss = aggregate(
+            inputs.weights * losses,
+            inputs.response_ids,
+            inputs.response_count,
+            self.aggregation,
+            self.constant_length,
+        )
+        return LossOutputs(loss, metrics)
+
+
+def _metrics(inputs: LossInputs, ratio: torch.Tensor, surrogate: Surrogate) -> dict[str, SumCount]:
+    """Ratio, clip fractions, and KL(old || new) by k3, over tokens."""
+    return {
+        "ratio": _token_sum(ratio),
+        "clip/low": _token_sum(surrogate.clipped_low),
+        "clip/high": _token_sum(surrogate.clipped_high),
+        "kl/old": _token_sum(kl_estimate(inputs.old_logprobs, inputs.logprobs.detach(), "k3")),
+    }
+
+
+def _token_sum(values: torch.Tensor) -> SumCount:
+    return SumCount(values.detach().sum(dtype=torch.float64), float(values.numel()))
