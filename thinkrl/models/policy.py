@@ -1,9 +1,11 @@
 """A loaded causal language model with its tokenizer: what samplers and learners open."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from torch import Tensor
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 
 @dataclass(eq=False)
@@ -11,14 +13,69 @@ class Policy:
     """`module` holds the compute weights (the dtype that sampling and the forward pass use).
 
     stop_ids: every token id that ends a response. name: for messages and run records.
+    masters: float32 master weights by parameter name when loaded for training, else None. When the
+        compute dtype is float32 they share the module's own storage.
     """
 
     module: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     stop_ids: frozenset[int]
     name: str
+    masters: dict[str, Tensor] | None = None
 
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
         return next(self.module.parameters()).device
+
+
+def build_policy(
+    module: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    name: str,
+    stop_ids: frozenset[int],
+    dtype: torch.dtype,
+    for_training: bool,
+) -> Policy:
+    """A policy from a freshly loaded module, whose parameters are still at source precision.
+
+    Master weights are taken before the module is cast to `dtype`, so bfloat16 compute loses nothing
+    of the source; with float32 compute they share the module's storage. Tied parameters appear once,
+    under the name `named_parameters` gives them.
+    Generation defaults that came with the weights are dropped: a sampler reads its specification only.
+    """
+    masters = None
+    if for_training:
+        masters = {key: parameter.detach().float() for key, parameter in module.named_parameters()}
+    for parameter in module.parameters():
+        # Parameters only: `module.to` would also round the rotary frequencies, which are float32 buffers.
+        parameter.data = parameter.data.to(dtype)
+    module.config.dtype = dtype
+    module.generation_config = neutral_generation_config(tokenizer, stop_ids)
+    module.train(False)
+    return Policy(module, tokenizer, stop_ids, name, masters)
+
+
+def neutral_generation_config(tokenizer: PreTrainedTokenizerBase, stop_ids: frozenset[int]) -> GenerationConfig:
+    """Stop and padding ids alone: no temperature, penalty or truncation for anything to inherit."""
+    return GenerationConfig(  # type: ignore[no-untyped-call]
+        eos_token_id=sorted(stop_ids), pad_token_id=tokenizer.pad_token_id, bos_token_id=tokenizer.bos_token_id
+    )
+
+
+def stop_token_ids(tokenizer: PreTrainedTokenizerBase, stop_tokens: Sequence[str]) -> frozenset[int]:
+    """Ids of `stop_tokens` and of the tokenizer's own end token.
+
+    Raises ValueError for a stop token that is not exactly one entry of the vocabulary.
+    """
+    vocabulary = tokenizer.get_vocab()
+    unknown = [token for token in stop_tokens if token not in vocabulary]
+    if unknown:
+        raise ValueError(f"stop_tokens must be in the tokenizer's vocabulary, got {unknown}")
+    ids = {int(vocabulary[token]) for token in stop_tokens}
+    if isinstance(tokenizer.eos_token_id, int):
+        ids.add(tokenizer.eos_token_id)
+    if not ids:
+        raise ValueError("stop_tokens must name a token, since the tokenizer has no end token")
+    return frozenset(ids)
