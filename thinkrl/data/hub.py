@@ -1,0 +1,65 @@
+"""Prompts from a data set on the Hugging Face Hub."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from thinkrl.config.component import PromptCount
+from thinkrl.data.rows import USUAL, RowReader, RowSchema
+from thinkrl.data.source import DataError
+from thinkrl.rollouts.prompt import Prompt
+
+
+@dataclass(frozen=True)
+class HubPrompts:
+    """Prompts of one split of a Hub data set, in its order. Ids are `<dataset>-<split>-<row>`."""
+
+    dataset: str
+    """Id on the Hub, for example openai/gsm8k; also a loader of `datasets` such as json, with `files`."""
+    config: str | None = None
+    """Configuration of the data set; null for its only one."""
+    split: str = "train"
+    """Split to read."""
+    revision: str | None = None
+    """Commit or tag; null takes the newest, which can change under you."""
+    files: tuple[str, ...] = ()
+    """Files for the json and parquet loaders."""
+    schema: RowSchema = USUAL
+    """Which columns are what."""
+    size: PromptCount = 1_000_000
+    """At most this many prompts, from the start of the split."""
+    system: str = ""
+    """System turn, where the data has none; empty for none."""
+    template: str = "{question}"
+    """User turn for questions and prompts given as text."""
+
+    def __post_init__(self) -> None:
+        if self.size < 1:
+            raise ValueError(f"size must be at least 1, got {self.size}")
+
+    def prompts(self) -> Sequence[Prompt]:
+        """Downloads or opens the split. Raises DataError when it cannot be reached or read."""
+        source = f"{self.dataset.replace('/', '-')}-{self.split}"
+        reader = RowReader(self.schema, source, self.system, self.template)
+        return [row.prompt for row in reader.read(self._rows(), self.size)]
+
+    def _rows(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        # Imported here: it takes seconds, and composing a configuration must not.
+        from datasets import load_dataset
+
+        try:
+            table = load_dataset(
+                self.dataset,
+                self.config,
+                split=self.split,
+                revision=self.revision,
+                data_files=list(self.files) or None,
+            )
+        except Exception as error:
+            raise DataError(
+                f"cannot load {self.dataset} (config {self.config}, split {self.split}, revision {self.revision}):"
+                f" {type(error).__name__}: {error}. Check the names; without a network, load it once on a machine that"
+                " has one and copy HF_HOME here, or point a FilePrompts source at a local jsonl or parquet file"
+            ) from error
+        for number in range(len(table)):
+            yield f"{self.dataset} {self.split} row {number}", table[number]

@@ -1,0 +1,87 @@
+"""Supervised traces: prompts with a response to learn from."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from thinkrl.config.component import PromptCount
+from thinkrl.data.files import SUFFIXES, read_rows
+from thinkrl.data.rows import USUAL, RowReader, RowSchema
+from thinkrl.data.source import DataError, json_value
+from thinkrl.rollouts.prompt import Message, Prompt
+from thinkrl.tracking.atomic import write_text
+
+_KEYS = frozenset({"prompt_id", "messages", "reference", "source", "metadata", "response"})
+
+
+@dataclass(frozen=True)
+class Trace:
+    """A prompt and the response to imitate."""
+
+    prompt: Prompt
+    response: str
+
+
+class TraceSource(Protocol):
+    """A frozen dataclass that yields the same traces, in the same order, each time it is asked."""
+
+    def traces(self) -> Sequence[Trace]:
+        """All traces. Raises DataError when there are none or they cannot be read."""
+        ...
+
+
+@dataclass(frozen=True)
+class FileTraces:
+    """Traces of a jsonl, json or parquet file in the usual schemas, or as another stage wrote them."""
+
+    path: str
+    """A .jsonl, .json or .parquet file."""
+    schema: RowSchema = USUAL
+    """Which columns are what; not read for a file that a stage wrote."""
+    size: PromptCount = 1_000_000
+    """At most this many traces, from the start of the file."""
+    system: str = ""
+    """System turn, where the data has none; empty for none."""
+    template: str = "{question}"
+    """User turn for questions and prompts given as text."""
+
+    def __post_init__(self) -> None:
+        if Path(self.path).suffix not in SUFFIXES:
+            raise ValueError(f"path must end with {', '.join(SUFFIXES)}, got {self.path!r}")
+        if self.size < 1:
+            raise ValueError(f"size must be at least 1, got {self.size}")
+
+    def traces(self) -> Sequence[Trace]:
+        """Reads the file. Raises DataError for a row without a response."""
+        path = Path(self.path)
+        if path.suffix == ".jsonl" and next((set(row) for _, row in read_rows(path)), set()) == _KEYS:
+            return read_traces(path)[: self.size]
+        reader = RowReader(self.schema, path.stem, self.system, self.template)
+        rows = reader.read(read_rows(path), self.size)
+        for number, row in enumerate(rows):
+            if row.response is None:
+                raise DataError(f"{path} row {number} has no response to learn from")
+        return [Trace(row.prompt, row.response) for row in rows if row.response is not None]
+
+
+def write_traces(path: Path, traces: Sequence[Trace]) -> Path:
+    """Writes one JSON object a line; `path` holds all of them or is not touched. Returns `path`."""
+    rows = [json_value({**asdict(trace.prompt), "response": trace.response}) for trace in traces]
+    lines = [json.dumps(row, ensure_ascii=False, sort_keys=True) + "\n" for row in rows]
+    write_text(path, "".join(lines))
+    return path
+
+
+def read_traces(path: Path) -> list[Trace]:
+    """Reads what `write_traces` wrote. Raises DataError naming file and line."""
+    return [_trace(where, row) for where, row in read_rows(path)]
+
+
+def _trace(where: str, row: Mapping[str, Any]) -> Trace:
+    if row.keys() != _KEYS:
+        raise DataError(f"{where}: expected the keys {sorted(_KEYS)}, got {sorted(row)}")
+    messages = tuple(Message(turn["role"], turn["content"]) for turn in row["messages"])
+    prompt = Prompt(row["prompt_id"], messages, row["reference"], row["source"], row["metadata"])
+    return Trace(prompt, row["response"])
