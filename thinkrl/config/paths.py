@@ -1,6 +1,6 @@
 """Where configuration lives: the groups in `conf/`, the recipes, and the recipes of the user."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,10 +44,10 @@ def list_recipes(recipes_dirs: Sequence[Path] = ()) -> list[RecipeFile]:
     also `<id>.yaml` at the top. Where an id occurs twice, the user's folder comes first.
     """
     found: dict[str, RecipeFile] = {}
-    for root in [*recipes_dirs, recipes_dir()]:
-        root = root.resolve()
-        if root in [path.resolve() for path in recipes_dirs] and not root.is_dir():
+    for root in recipes_dirs:
+        if not root.is_dir():
             raise ConfigError(f"--recipes-dir {root} is not a folder")
+    for root in [path.resolve() for path in (*recipes_dirs, recipes_dir())]:
         for path in sorted([*root.glob("*.yaml"), *root.glob("*/*.yaml"), *root.glob("*/*/*.yaml")]):
             recipe = describe(path, root)
             if recipe is not None:
@@ -93,7 +93,7 @@ def find_recipe(recipe: str | Path, recipes_dirs: Sequence[Path] = ()) -> Recipe
 
 def names_of(recipe: RecipeFile) -> tuple[str, ...]:
     """What `find_recipe` takes for this recipe."""
-    names: Iterable[str] = [recipe.id, f"{recipe.family}/{recipe.id}" if recipe.family else recipe.id]
+    names = [recipe.id, f"{recipe.family}/{recipe.id}" if recipe.family else recipe.id]
     if recipe.path.stem == VARIANTS[0]:
         names = [form for name in names for form in (name, f"{name}/{VARIANTS[0]}")]
     return tuple(dict.fromkeys(names))
