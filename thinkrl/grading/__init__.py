@@ -1,0 +1,1 @@
+"""Answer checking: verdicts that say correct, wrong, ungradable or timeout."""

@@ -1,0 +1,121 @@
+"""Shaping: what turns a term's values into what is paid, seeing the whole batch."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from thinkrl.rewards.term import RewardContext
+from thinkrl.rollouts.store import Rollouts
+
+
+class Shaping(Protocol):
+    """A frozen dataclass that maps one term's values to new ones. NaN means no number and stays NaN."""
+
+    def shape(self, values: NDArray[np.float64], rollouts: Rollouts, context: RewardContext) -> NDArray[np.float64]:
+        """New values [n] from `values` [n], in row order."""
+        ...
+
+
+@dataclass(frozen=True)
+class Clip:
+    """min(max(v, low), high)."""
+
+    low: float = -1.0
+    """Least value paid."""
+    high: float = 1.0
+    """Greatest value paid."""
+
+    def __post_init__(self) -> None:
+        if not self.low <= self.high:
+            raise ValueError(f"low must be at most high, got {self.low} and {self.high}")
+
+    def shape(self, values: NDArray[np.float64], rollouts: Rollouts, context: RewardContext) -> NDArray[np.float64]:
+        """Values inside [low, high]."""
+        return np.clip(values, self.low, self.high)
+
+
+@dataclass(frozen=True)
+class GroupNormalise:
+    """(v - mean) / (std + epsilon) over the responses of a group that have a number.
+
+    The standard deviation is the population's, so that a group of one gives 0.
+    """
+
+    epsilon: float = 1e-6
+    """Added to the standard deviation."""
+    scale: bool = True
+    """Whether to divide by the standard deviation; otherwise values are only centred."""
+
+    def __post_init__(self) -> None:
+        if not self.epsilon > 0.0:
+            raise ValueError(f"epsilon must be above 0, got {self.epsilon}")
+
+    def shape(self, values: NDArray[np.float64], rollouts: Rollouts, context: RewardContext) -> NDArray[np.float64]:
+        """Values with mean 0 in every group."""
+        shaped = values.copy()
+        for rows in rollouts.rows_by_group().values():
+            known = rows[~np.isnan(values[rows])]
+            if len(known):
+                centred = values[known] - values[known].mean()
+                shaped[known] = centred / (values[known].std() + self.epsilon) if self.scale else centred
+        return shaped
+
+
+@dataclass(frozen=True)
+class GroupPassRateWeight:
+    """v * (floor + (1 - floor) * 4 p (1 - p)), p the share of the group at or above `threshold`.
+
+    Groups that are neither always right nor always wrong weigh most; p (1 - p) is the variance of
+    a pass, 1/4 at most. Responses without a number are in no group's p.
+    """
+
+    threshold: float = 0.5
+    """From which value on a response counts as passed."""
+    floor: float = 0.0
+    """Weight of a group that always or never passes."""
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.floor <= 1.0:
+            raise ValueError(f"floor must be in [0, 1], got {self.floor}")
+
+    def shape(self, values: NDArray[np.float64], rollouts: Rollouts, context: RewardContext) -> NDArray[np.float64]:
+        """Values times their group's weight."""
+        shaped = values.copy()
+        for rows in rollouts.rows_by_group().values():
+            known = rows[~np.isnan(values[rows])]
+            if len(known):
+                rate = float(np.mean(values[known] >= self.threshold))
+                shaped[known] = values[known] * (self.floor + (1.0 - self.floor) * 4.0 * rate * (1.0 - rate))
+        return shaped
+
+
+@dataclass(frozen=True)
+class LengthBudget:
+    """v * min(1, B / tokens) for v > 0, with the group's budget B = slack * mean length of its passing responses.
+
+    A response is paid in full up to the budget its own group shows to be enough, and less beyond.
+    Groups without a passing response are left alone.
+    """
+
+    slack: float = 1.0
+    """Budget as a multiple of the mean length of the group's passing responses."""
+    threshold: float = 0.5
+    """From which value on a response counts as passed."""
+
+    def __post_init__(self) -> None:
+        if not self.slack > 0.0:
+            raise ValueError(f"slack must be above 0, got {self.slack}")
+
+    def shape(self, values: NDArray[np.float64], rollouts: Rollouts, context: RewardContext) -> NDArray[np.float64]:
+        """Positive values scaled down where the response is longer than its group's budget."""
+        shaped = values.copy()
+        lengths = rollouts.sampled_counts.astype(np.float64)
+        for rows in rollouts.rows_by_group().values():
+            passing = rows[values[rows] >= self.threshold]
+            paid = rows[values[rows] > 0.0]
+            if len(passing):
+                budget = self.slack * lengths[passing].mean()
+                shaped[paid] = values[paid] * np.minimum(1.0, budget / np.maximum(lengths[paid], 1.0))
+        return shaped
