@@ -1,0 +1,174 @@
+"""Log-probabilities and entropies of chosen tokens, without ever holding all logits.
+
+Logits are made for the positions that predict a sampled token only, a chunk at a time, and made again
+in the backward pass (kept when one chunk holds them all). Softmax is taken in float32 whatever the
+weights are.
+"""
+
+from typing import Any, NamedTuple, cast
+
+import torch
+from torch import Tensor
+
+from thinkrl.sampling.sampler import SamplingSpec
+
+
+class TokenScores(NamedTuple):
+    """Log-probability of each target and entropy (nats) of its distribution, float32 [m]."""
+
+    logprobs: Tensor
+    entropies: Tensor | None
+
+
+def token_scores(
+    hidden: Tensor,
+    head_weight: Tensor,
+    head_bias: Tensor | None,
+    targets: Tensor,
+    spec: SamplingSpec,
+    *,
+    chunk_tokens: int,
+    with_entropy: bool,
+) -> TokenScores:
+    """Scores `targets` under the distribution that `spec` makes of the logits.
+
+    Args:
+        hidden: last hidden states that predict the targets, [m, h].
+        head_weight, head_bias: the output projection, [v, h] and [v].
+        targets: token ids, int64 [m].
+        spec: temperature and truncation. Temperature 0 raises ValueError: it leaves no distribution.
+        chunk_tokens: at most this many rows of logits exist at a time.
+        with_entropy: whether entropies are wanted (and carry gradient).
+    """
+    if spec.temperature == 0:
+        raise ValueError("temperature must be above 0 to learn from samples, got 0 (greedy decoding has no gradient)")
+    scores = cast(
+        "tuple[Tensor, Tensor]",
+        _TokenScores.apply(hidden, head_weight, head_bias, targets, spec, chunk_tokens, with_entropy),  # type: ignore[no-untyped-call]
+    )
+    return TokenScores(scores[0], scores[1] if with_entropy else None)
+
+
+class _TokenScores(torch.autograd.Function):
+    """With z the processed logits and p = softmax(z): log p_o = z_o - lse(z), H = lse(z) - sum_j p_j z_j,
+    d log p_o / d z_j = [j = o] - p_j, d H / d z_j = -p_j (log p_j + H)."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        targets: Tensor,
+        spec: SamplingSpec,
+        chunk_tokens: int,
+        with_entropy: bool,
+    ) -> tuple[Tensor, Tensor]:
+        parts = []
+        logits = None
+        for chosen in _chunks(len(targets), chunk_tokens):
+            logits = torch.nn.functional.linear(hidden[chosen], weight, bias)
+            parts.append(_scores(processed_logits(logits, targets[chosen], spec), targets[chosen], with_entropy))
+        kept = logits if len(parts) == 1 else None
+        ctx.save_for_backward(hidden, weight, bias, targets, kept)
+        ctx.spec, ctx.chunk_tokens, ctx.with_entropy = spec, chunk_tokens, with_entropy
+        if not parts:
+            return hidden.new_zeros(0, dtype=torch.float32), hidden.new_zeros(0, dtype=torch.float32)
+        return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        hidden, weight, bias, targets, kept = ctx.saved_tensors
+        chunks = _chunks(len(targets), ctx.chunk_tokens)
+        grad_hidden = torch.zeros_like(hidden)
+        # Several chunks are added up in float32, so that rounding does not grow with their number.
+        grad_weight = None if len(chunks) == 1 else torch.zeros_like(weight, dtype=_wide(weight.dtype))
+        grad_bias = None if bias is None else torch.zeros_like(bias, dtype=_wide(weight.dtype))
+        for chosen in chunks:
+            logits = torch.nn.functional.linear(hidden[chosen], weight, bias) if kept is None else kept
+            grad_entropy = grads[1][chosen] if ctx.with_entropy else None
+            wide = _grad_logits(logits, targets[chosen], ctx.spec, grads[0][chosen], grad_entropy)
+            if grad_bias is not None:
+                grad_bias += wide.sum(dim=0)
+            grad = wide.to(weight.dtype)
+            grad_hidden[chosen] = grad @ weight
+            if ctx.needs_input_grad[1]:
+                product = grad.T @ hidden[chosen]
+                grad_weight = product if grad_weight is None else grad_weight.add_(product)
+        if grad_weight is not None:
+            grad_weight = grad_weight.to(weight.dtype) if ctx.needs_input_grad[1] else None
+        if grad_bias is not None:
+            grad_bias = grad_bias.to(weight.dtype)
+        return grad_hidden, grad_weight, grad_bias, None, None, None, None
+
+
+def processed_logits(logits: Tensor, targets: Tensor, spec: SamplingSpec) -> Tensor:
+    """Float32 logits [m, v] after temperature, top-k, top-p and min-p, -inf where truncated.
+
+    A target is never truncated: it was drawn, so the sampler had kept it, and only rounding at the
+    boundary can say otherwise here.
+    """
+    scaled = logits.to(_wide(logits.dtype))
+    if spec.temperature != 1:
+        scaled = scaled / spec.temperature
+    dropped = truncated(scaled, spec)
+    if dropped is None:
+        return scaled
+    dropped.scatter_(1, targets[:, None], False)
+    return scaled.masked_fill(dropped, -torch.inf)
+
+
+def truncated(scaled: Tensor, spec: SamplingSpec) -> Tensor | None:
+    """Which tokens top-k, then top-p, then min-p drop, bool [m, v]; None when none can be."""
+    if spec.top_k == 0 and spec.top_p == 1 and spec.min_p == 0:
+        return None
+    ranked, order = scaled.sort(dim=-1, descending=True, stable=True)
+    dropped = torch.zeros_like(ranked, dtype=torch.bool)
+    if spec.top_k:
+        dropped[:, spec.top_k :] = True
+    if spec.top_p < 1:
+        mass = ranked.masked_fill(dropped, -torch.inf).softmax(dim=-1)
+        dropped |= mass.cumsum(dim=-1) - mass >= spec.top_p
+    if spec.min_p:
+        probabilities = ranked.masked_fill(dropped, -torch.inf).softmax(dim=-1)
+        dropped |= probabilities < spec.min_p * probabilities[:, :1]
+    return torch.zeros_like(dropped).scatter_(1, order, dropped)
+
+
+def _scores(scaled: Tensor, targets: Tensor, with_entropy: bool) -> tuple[Tensor, Tensor]:
+    normaliser = scaled.logsumexp(dim=-1)
+    logprobs = scaled.gather(1, targets[:, None]).squeeze(1) - normaliser
+    if not with_entropy:
+        return logprobs, torch.zeros_like(logprobs)
+    probabilities = (scaled - normaliser[:, None]).exp_()
+    return logprobs, normaliser - probabilities.mul_(_finite(scaled)).sum(dim=-1)
+
+
+def _grad_logits(
+    logits: Tensor, targets: Tensor, spec: SamplingSpec, grad_logprobs: Tensor, grad_entropies: Tensor | None
+) -> Tensor:
+    """Gradient with respect to the raw logits, [m, v]."""
+    scaled = processed_logits(logits, targets, spec)
+    log_p = scaled - scaled.logsumexp(dim=-1, keepdim=True)
+    grad = log_p.exp()
+    if grad_entropies is None:
+        grad.mul_(-grad_logprobs[:, None])
+    else:
+        log_p = _finite(log_p)
+        entropy = -(grad * log_p).sum(dim=-1, keepdim=True)
+        grad.mul_(-grad_logprobs[:, None] - grad_entropies[:, None] * (log_p + entropy))
+    grad.scatter_add_(1, targets[:, None], grad_logprobs[:, None].to(grad.dtype))
+    return grad if spec.temperature == 1 else grad.div_(spec.temperature)
+
+
+def _finite(values: Tensor) -> Tensor:
+    """0 in place of -inf, where a probability of 0 would make 0 * -inf."""
+    return values.masked_fill(values == -torch.inf, 0.0)
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    return torch.promote_types(dtype, torch.float32)
+
+
+def _chunks(count: int, size: int) -> list[slice]:
+    return [slice(start, min(start + size, count)) for start in range(0, count, size)]

@@ -1,0 +1,126 @@
+"""Float32 weights, their gradients and AdamW, for a module that computes in its own precision."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from thinkrl.learning.learner import WEIGHT, LearnerState
+from thinkrl.models.policy import Policy
+
+_MOMENTS = ("exp_avg", "exp_avg_sq")
+CLIP_EPSILON = 1e-6
+"""Keeps the clip factor finite at a gradient norm of 0; as in torch.nn.utils.clip_grad_norm_."""
+
+
+class MasterOptimizer:
+    """AdamW (arXiv 1711.05101) on the float32 weights of a policy.
+
+    The gradients of each micro-batch are added up in float32. One division by the count of the whole
+    optimizer step, one clip by global norm, one step; then the weights are copied into the module.
+    Weight decay acts on matrices, not on norms and biases.
+    """
+
+    def __init__(self, policy: Policy, *, betas: tuple[float, float], epsilon: float, weight_decay: float) -> None:
+        if policy.masters is None:
+            raise ValueError(f"{policy.name} must be loaded for training to be learned on, got no master weights")
+        self._module = dict(policy.module.named_parameters())
+        if self._module.keys() != policy.masters.keys():
+            raise ValueError(f"master weights of {policy.name} and its parameters differ in names")
+        self._masters = policy.masters
+        self._trained = [name for name, parameter in self._module.items() if parameter.requires_grad]
+        trained = [self._masters[name] for name in self._trained]
+        groups: list[dict[str, Any]] = [
+            {"params": [master for master in trained if master.ndim >= 2]},
+            {"params": [master for master in trained if master.ndim < 2], "weight_decay": 0.0},
+        ]
+        self._adam = torch.optim.AdamW(
+            [group for group in groups if group["params"]],
+            betas=betas, eps=epsilon, weight_decay=weight_decay, fused=True,
+        )  # fmt: skip
+        self._sums: dict[str, Tensor] = {}
+        self._steps = 0
+
+    def backward(self, total: Tensor) -> None:
+        """Adds the gradient of `total` to the sums of this optimizer step."""
+        total.backward()  # type: ignore[no-untyped-call]
+        for name in self._trained:
+            gradient = self._module[name].grad
+            if gradient is None:
+                continue
+            self._module[name].grad = None
+            if name in self._sums:
+                self._sums[name].add_(gradient)
+            else:
+                self._sums[name] = gradient.float()
+
+    def discard(self) -> None:
+        """Forgets the sums of this optimizer step."""
+        self._sums.clear()
+
+    @torch.no_grad()
+    def step(self, count: float, learning_rate: float, max_norm: float | None) -> float:
+        """Divides the summed gradient by `count`, clips it, steps. Returns the norm before clipping.
+
+        A norm that is not finite raises FloatingPointError and leaves the weights as they were.
+        """
+        gradients = list(self._sums.values())
+        norm = float(torch.nn.utils.get_total_norm(gradients)) / count
+        if not norm < float("inf"):
+            self.discard()
+            raise FloatingPointError(
+                f"the gradient norm must be finite, got {norm}; the weights are as before the step"
+            )
+        clip = 1.0 if max_norm is None else min(1.0, max_norm / (norm + CLIP_EPSILON))
+        torch._foreach_mul_(gradients, clip / count)
+        for name, gradient in self._sums.items():
+            self._masters[name].grad = gradient
+        for group in self._adam.param_groups:
+            group["lr"] = learning_rate
+        self._adam.step()
+        self._adam.zero_grad(set_to_none=True)
+        self.discard()
+        self._steps += 1
+        self._publish()
+        return norm
+
+    def _publish(self) -> None:
+        """Copies the float32 weights into the module (nothing to do where they share their storage)."""
+        for name, parameter in self._module.items():
+            if parameter.data_ptr() != self._masters[name].data_ptr():
+                parameter.data.copy_(self._masters[name])
+
+    def state(self) -> LearnerState:
+        """Copies of weights and moments, and the number of steps taken."""
+        tensors = {WEIGHT + name: master.detach().clone() for name, master in self._masters.items()}
+        for name in self._trained:
+            moments = self._adam.state.get(self._masters[name], {})
+            tensors |= {f"{moment}/{name}": moments[moment].clone() for moment in _MOMENTS if moment in moments}
+        return LearnerState({"optimizer_steps": self._steps}, tensors)
+
+    @torch.no_grad()
+    def load_state(self, steps: int, tensors: Mapping[str, Tensor]) -> None:
+        """Restores what `state` gave; raises ValueError, before anything changes, for another model's state."""
+        wanted = {WEIGHT + name: master.shape for name, master in self._masters.items()}
+        if steps:
+            wanted |= {f"{moment}/{name}": self._masters[name].shape for name in self._trained for moment in _MOMENTS}
+        strange = sorted(wanted.keys() ^ tensors.keys())
+        if strange:
+            raise ValueError(
+                f"the state is of another model: {len(strange)} tensors do not match, first '{strange[0]}'"
+            )
+        for name, shape in wanted.items():
+            if tensors[name].shape != shape:
+                raise ValueError(
+                    f"the state is of another model: '{name}' is {tuple(tensors[name].shape)}, expected {tuple(shape)}"
+                )
+        self._steps = steps
+        self._adam.state.clear()
+        for name, master in self._masters.items():
+            master.copy_(tensors[WEIGHT + name])
+        for name in self._trained if steps else ():
+            master = self._masters[name]
+            moments = {moment: torch.empty_like(master).copy_(tensors[f"{moment}/{name}"]) for moment in _MOMENTS}
+            self._adam.state[master] = {"step": torch.tensor(float(steps)), **moments}
+        self._publish()

@@ -1,0 +1,90 @@
+"""The forward pass: rows of tokens in, log-probabilities of their sampled tokens out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from thinkrl.learning.logprobs import token_scores
+from thinkrl.learning.packing import Row
+from thinkrl.sampling.sampler import SamplingSpec
+
+_LOGIT_TRANSFORMS = ("final_logit_softcapping", "logit_scale", "logits_scaling")
+"""Settings of families whose logits are more than the output projection, which is all that is computed here."""
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """m predictions. logprobs (and entropies, when asked for): float32 [m]; columns: int64 [m]."""
+
+    logprobs: Tensor
+    entropies: Tensor | None
+    columns: np.ndarray[tuple[int], np.dtype[np.int64]]
+
+
+@dataclass(frozen=True, eq=False)
+class Scorer:
+    """Scores rows with a causal language model; `chunk_tokens` bounds the logits that exist at a time."""
+
+    module: PreTrainedModel
+    chunk_tokens: int
+
+    def __post_init__(self) -> None:
+        config = self.module.config
+        for name in _LOGIT_TRANSFORMS:
+            if getattr(config, name, None) not in (None, 1, 1.0):
+                raise ValueError(f"models with {name} are not supported by this learner, got {getattr(config, name)}")
+
+    def __call__(self, rows: Sequence[Row], spec: SamplingSpec, *, with_entropy: bool = False) -> Scored:
+        """One forward pass over `rows`, padded to the longest."""
+        device = next(self.module.parameters()).device
+        length = max(len(row) for row in rows)
+        ids = np.zeros((len(rows), length), dtype=np.int64)
+        for index, row in enumerate(rows):
+            ids[index, : len(row)] = row.token_ids
+        inputs: dict[str, Tensor] = {"input_ids": torch.from_numpy(ids).to(device)}
+        if not all(row.plain for row in rows):
+            positions, mask = _packed_inputs(rows, length, self.module.dtype)
+            inputs |= {"position_ids": positions.to(device), "attention_mask": mask.to(device)}
+        hidden = self.module.base_model(**inputs, use_cache=False).last_hidden_state
+        sources = np.concatenate([index * length + row.sources for index, row in enumerate(rows)])
+        targets = np.concatenate([row.targets for row in rows])
+        head = self.module.get_output_embeddings()  # type: ignore[no-untyped-call]
+        scores = token_scores(
+            hidden.flatten(0, 1).index_select(0, torch.from_numpy(sources).to(device)),
+            head.weight,
+            getattr(head, "bias", None),
+            torch.from_numpy(targets).to(device),
+            spec,
+            chunk_tokens=self.chunk_tokens,
+            with_entropy=with_entropy,
+        )
+        return Scored(scores.logprobs, scores.entropies, np.concatenate([row.columns for row in rows]))
+
+
+def check_shareable(module: PreTrainedModel) -> None:
+    """Raises ValueError for a model whose attention is more than the mask that shared prompts pass to it."""
+    kinds = set(getattr(module.config, "layer_types", None) or ["full_attention"])
+    if kinds != {"full_attention"}:
+        raise ValueError(f"share_prompts must be false for models with {sorted(kinds - {'full_attention'})} layers")
+    if module.config._attn_implementation not in ("sdpa", "eager"):
+        raise ValueError(
+            "share_prompts must be false unless attention is 'sdpa' or 'eager',"
+            f" got '{module.config._attn_implementation}'"
+        )
+
+
+def _packed_inputs(rows: Sequence[Row], length: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Position ids [b, l] and additive attention mask [b, 1, l, l]. Padding attends to itself, so that its
+    softmax is defined; nothing attends to padding."""
+    positions = np.zeros((len(rows), length), dtype=np.int64)
+    visible = np.broadcast_to(np.eye(length, dtype=np.bool_), (len(rows), length, length)).copy()
+    for index, row in enumerate(rows):
+        positions[index, : len(row)] = row.position_ids
+        visible[index, : len(row), : len(row)] = row.visible()
+    hidden = torch.from_numpy(~visible)[:, None]
+    mask = torch.zeros(hidden.shape, dtype=dtype).masked_fill_(hidden, torch.finfo(dtype).min)
+    return torch.from_numpy(positions), mask

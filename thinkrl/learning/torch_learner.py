@@ -1,0 +1,308 @@
+"""The learner in plain torch: token-budget micro-batches, one division, float32 weights."""
+
+import copy
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from thinkrl.algorithms.types import Advantages, LossInputs, LossOutputs, Objective, SumCount, UpdateReport
+from thinkrl.learning.learner import Example, LearnerState
+from thinkrl.learning.optimizer import MasterOptimizer
+from thinkrl.learning.packing import Row, Tree, example_trees, micro_batches, pack, rollout_trees
+from thinkrl.learning.schedule import Schedule, learning_rate_at
+from thinkrl.learning.scorer import Scored, Scorer, check_shareable
+from thinkrl.models.policy import Policy
+from thinkrl.rollouts.ragged import Ragged
+from thinkrl.rollouts.store import Rollouts
+from thinkrl.sampling.sampler import SamplingSpec
+
+
+@dataclass(frozen=True)
+class TorchLearner:
+    """AdamW on float32 weights; the module computes in its own precision.
+
+    Losses and gradients are sums, added up over micro-batches in float32 and divided once by the count
+    of the whole optimizer step, so that neither depends on how responses are batched.
+    """
+
+    learning_rate: float = 1e-6
+    """Peak learning rate."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Decay of AdamW's first and second moment."""
+    epsilon: float = 1e-8
+    """Added to the root of AdamW's second moment."""
+    weight_decay: float = 0.0
+    """Decoupled decay of matrices; norms and biases do not decay."""
+    warmup_steps: int = 0
+    """Optimizer steps over which the learning rate rises to its peak."""
+    schedule: Schedule = "constant"
+    """What the learning rate does after warmup: stay, or fall to 0 at the last step."""
+    max_gradient_norm: float | None = 1.0
+    """Clips the gradient to this norm; null does not clip."""
+    row_tokens: int = 512
+    """Tokens a row holds; a longer response has a row of its own. Attention costs the square of it."""
+    micro_batch_tokens: int = 2048
+    """Tokens, with padding, of one forward and backward pass. Changes speed and memory, never the gradient."""
+    logits_chunk_tokens: int = 512
+    """Rows of logits that exist at a time, each as wide as the vocabulary."""
+    share_prompts: bool = True
+    """Computes a prompt once for all its responses in a row; false gives every response a row."""
+    gradient_checkpointing: bool = False
+    """Recomputes each layer in the backward pass: less memory, a third more time."""
+
+    def __post_init__(self) -> None:
+        for name in ("learning_rate", "weight_decay", "warmup_steps"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas must be at least 0 and below 1, got {self.betas}")
+        if not self.epsilon > 0:
+            raise ValueError(f"epsilon must be above 0, got {self.epsilon}")
+        if self.max_gradient_norm is not None and not self.max_gradient_norm > 0:
+            raise ValueError(f"max_gradient_norm must be above 0, got {self.max_gradient_norm}")
+        for name in ("row_tokens", "micro_batch_tokens", "logits_chunk_tokens"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+    def open(self, policy: Policy, total_steps: int, with_reference: bool) -> "OpenTorchLearner":
+        """Takes `policy` for training.
+
+        Args:
+            policy: loaded for training; its module and master weights are changed in place by updates.
+            total_steps: optimizer steps the schedule is laid over.
+            with_reference: keeps a frozen copy of the present weights, in the module's precision.
+        """
+        return OpenTorchLearner(self, policy, total_steps, with_reference)
+
+
+class OpenTorchLearner:
+    """A `Learner` on one policy in one process."""
+
+    def __init__(self, config: TorchLearner, policy: Policy, total_steps: int, with_reference: bool) -> None:
+        if config.share_prompts:
+            check_shareable(policy.module)
+        if config.gradient_checkpointing:
+            if getattr(policy.module.config, "attention_dropout", 0.0):
+                raise ValueError("gradient_checkpointing must be false for a model with attention dropout, got true")
+            policy.module.gradient_checkpointing_enable({"use_reentrant": False})
+        self._config = config
+        self._total_steps = total_steps
+        self._policy = policy
+        self._scorer = Scorer(policy.module, config.logits_chunk_tokens)
+        self._reference = None
+        if with_reference:
+            frozen = copy.deepcopy(policy.module).requires_grad_(False).train(False)
+            self._reference = Scorer(frozen, config.logits_chunk_tokens)
+        self._optimizer = MasterOptimizer(
+            policy, betas=config.betas, epsilon=config.epsilon, weight_decay=config.weight_decay
+        )
+        self._version = 0
+
+    @property
+    def version(self) -> int:
+        """Optimizer steps done, those on batches without a valid token among them."""
+        return self._version
+
+    def logprobs(self, rollouts: Rollouts, spec: SamplingSpec) -> Ragged:
+        """Current log-probabilities under `spec`, float32, aligned with `token_ids`, NaN where given."""
+        return self._logprobs(self._scorer, rollouts, spec)
+
+    def reference_logprobs(self, rollouts: Rollouts, spec: SamplingSpec) -> Ragged:
+        """The same from the frozen starting weights; ValueError when opened without a reference."""
+        return self._logprobs(self._frozen(), rollouts, spec)
+
+    def update(
+        self,
+        rollouts: Rollouts,
+        advantages: Advantages,
+        objective: Objective,
+        spec: SamplingSpec,
+        old_logprobs: Ragged | None = None,
+    ) -> UpdateReport:
+        """One optimizer step on all kept responses (see `Learner.update`).
+
+        `mismatch/mean_abs` and `mismatch/max_abs` compare the sampler's log-probabilities with the
+        learner's before the step, in nats. Without any valid token the loss is 0 and the weights stay,
+        but the version rises.
+        """
+        columns = _Columns(rollouts, advantages, old_logprobs, self._policy.device)
+        reference = self._frozen() if objective.needs_reference else None
+        largest = 0.0
+
+        def loss(scored: Scored, rows: Sequence[Row]) -> LossOutputs:
+            nonlocal largest
+            with torch.no_grad():
+                frozen = None if reference is None else reference(rows, spec).logprobs
+            outputs = objective(columns.loss_inputs(scored, frozen))
+            mismatch = columns.mismatch(scored)
+            largest = max(largest, float(mismatch.max()))
+            mean = SumCount(mismatch.sum(dtype=torch.float64), float(mismatch.numel()))
+            return LossOutputs(outputs.loss, {**outputs.metrics, "mismatch/mean_abs": mean})
+
+        trees = rollout_trees(rollouts, np.flatnonzero(advantages.kept))
+        report = self._step(trees, spec, loss, with_entropy=objective.needs_entropy)
+        return replace(report, metrics={**report.metrics, "mismatch/max_abs": largest}) if trees else report
+
+    def supervise(self, examples: Sequence[Example]) -> UpdateReport:
+        """One optimizer step of cross-entropy on target tokens (token mean over the whole step)."""
+
+        def loss(scored: Scored, rows: Sequence[Row]) -> LossOutputs:
+            return LossOutputs(SumCount(-scored.logprobs.sum(), float(scored.logprobs.numel())))
+
+        return self._step(example_trees(examples), SamplingSpec(), loss, with_entropy=False)
+
+    def state(self) -> LearnerState:
+        """Weights, optimizer moments and counters; copies."""
+        inner = self._optimizer.state()
+        return LearnerState({"version": self._version, **inner.values}, inner.tensors)
+
+    def load_state(self, state: LearnerState) -> None:
+        """Restores `state` bit for bit; refuses a state of another model. The reference is not part of it:
+        it is the weights the learner was opened on."""
+        self._optimizer.load_state(int(str(state.values["optimizer_steps"])), state.tensors)
+        self._version = int(str(state.values["version"]))
+
+    def _step(
+        self,
+        trees: Sequence[Tree],
+        spec: SamplingSpec,
+        loss: Callable[[Scored, Sequence[Row]], LossOutputs],
+        *,
+        with_entropy: bool,
+    ) -> UpdateReport:
+        """Forward and backward over all micro-batches, then the one division and the optimizer step."""
+        sums = _Sums()
+        seconds = {"forward": 0.0, "backward": 0.0, "optimizer": 0.0}
+        rate = learning_rate_at(
+            self._version, self._total_steps, self._config.learning_rate, self._config.warmup_steps,
+            self._config.schedule,
+        )  # fmt: skip
+        try:
+            with _training(self._policy, self._config.gradient_checkpointing):
+                for rows in self._batches(trees):
+                    with _timed(seconds, "forward"):
+                        outputs = loss(self._scorer(rows, spec, with_entropy=with_entropy), rows)
+                        sums.add(outputs)
+                    with _timed(seconds, "backward"):
+                        self._optimizer.backward(outputs.loss.total)
+        except BaseException:
+            self._optimizer.discard()
+            raise
+        norm = 0.0
+        if sums.count:
+            with _timed(seconds, "optimizer"):
+                norm = self._optimizer.step(sums.count, rate, self._config.max_gradient_norm)
+        self._version += 1
+        return UpdateReport(self._version, sums.loss, norm, rate, sums.metrics(), seconds)
+
+    def _logprobs(self, scorer: Scorer, rollouts: Rollouts, spec: SamplingSpec) -> Ragged:
+        values = np.full(len(rollouts.token_ids.values), np.nan, dtype=np.float32)
+        with torch.no_grad():
+            for rows in self._batches(rollout_trees(rollouts, np.arange(len(rollouts)))):
+                scored = scorer(rows, spec)
+                values[scored.columns] = scored.logprobs.cpu().numpy()
+        return rollouts.token_ids.with_values(values)
+
+    def _batches(self, trees: Sequence[Tree]) -> list[list[Row]]:
+        rows = pack(trees, self._config.row_tokens, share_prompts=self._config.share_prompts)
+        return micro_batches(rows, self._config.micro_batch_tokens)
+
+    def _frozen(self) -> Scorer:
+        if self._reference is None:
+            raise ValueError("with_reference must be true when reference log-probabilities are asked for, got false")
+        return self._reference
+
+
+class _Columns:
+    """The columns of rollouts and advantages as float32 tensors, read at predicted tokens only."""
+
+    def __init__(
+        self, rollouts: Rollouts, advantages: Advantages, old_logprobs: Ragged | None, device: torch.device
+    ) -> None:
+        offsets = rollouts.token_ids.offsets
+        for name, column in (("advantages", advantages.values), ("old_logprobs", old_logprobs)):
+            if column is not None and not np.array_equal(column.offsets, offsets):
+                raise ValueError(f"{name} and token_ids differ in row lengths")
+        self._row_ids = rollouts.token_ids.row_ids
+        carries = rollouts.sampled & advantages.kept[self._row_ids]
+        for name, column in (("advantages", advantages.values), ("weights", advantages.weights),
+                             ("old_logprobs", old_logprobs)):  # fmt: skip
+            if column is not None and not np.all(np.isfinite(column.values[carries])):
+                raise ValueError(f"{name} must be finite at every sampled token of a kept response")
+        self._device = device
+        self._advantages = advantages.values.values
+        self._weights = None if advantages.weights is None else advantages.weights.values
+        self._old = None if old_logprobs is None else old_logprobs.values
+        self._sampler = rollouts.logprobs.values
+
+    def loss_inputs(self, scored: Scored, reference_logprobs: torch.Tensor | None) -> LossInputs:
+        """What the objective reads of the predictions in `scored`, whose responses are whole and end to end."""
+        responses, response_ids = np.unique(self._row_ids[scored.columns], return_inverse=True)
+        logprobs = scored.logprobs
+        return LossInputs(
+            logprobs=logprobs,
+            old_logprobs=logprobs.detach() if self._old is None else self._at(self._old, scored),
+            advantages=self._at(self._advantages, scored),
+            weights=torch.ones_like(logprobs) if self._weights is None else self._at(self._weights, scored),
+            response_ids=torch.from_numpy(response_ids.astype(np.int64)).to(self._device),
+            response_count=len(responses),
+            reference_logprobs=reference_logprobs,
+            entropies=scored.entropies,
+        )
+
+    def mismatch(self, scored: Scored) -> torch.Tensor:
+        """|sampler's - learner's| log-probability, [m]."""
+        return (scored.logprobs.detach() - self._at(self._sampler, scored)).abs()
+
+    def _at(self, column: NDArray[np.floating], scored: Scored) -> torch.Tensor:
+        return torch.from_numpy(column[scored.columns].astype(np.float32)).to(self._device)
+
+
+class _Sums:
+    """Sums and counts of one optimizer step."""
+
+    def __init__(self) -> None:
+        self.total = 0.0
+        self.count = 0.0
+        self._metrics: dict[str, tuple[float, float]] = {}
+
+    def add(self, outputs: LossOutputs) -> None:
+        """Adds a micro-batch."""
+        self.total += float(outputs.loss.total.detach())
+        self.count += outputs.loss.count
+        for name, part in outputs.metrics.items():
+            total, count = self._metrics.get(name, (0.0, 0.0))
+            self._metrics[name] = (total + float(part.total), count + part.count)
+
+    @property
+    def loss(self) -> float:
+        """The loss of the step; 0 without a valid token."""
+        return self.total / self.count if self.count else 0.0
+
+    def metrics(self) -> dict[str, float]:
+        """Each metric's own sum over its own count."""
+        return {name: total / count for name, (total, count) in self._metrics.items() if count}
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
+    start = time.perf_counter()
+    try:
+        yield
+    finally:
+        seconds[name] += time.perf_counter() - start
+
+
+@contextmanager
+def _training(policy: Policy, wanted: bool) -> Iterator[None]:
+    """Training mode, which transformers asks for before it checkpoints layers; never when sampling."""
+    policy.module.train(wanted)
+    try:
+        yield
+    finally:
+        policy.module.train(False)
