@@ -1,0 +1,47 @@
+"""A benchmark: prompts with everything that decides what a score on them means."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from thinkrl.config.component import GroupSize, PromptCount
+from thinkrl.data.source import PromptSource
+from thinkrl.environments.environment import Environment
+from thinkrl.grading.extraction import AnswerExtractor
+from thinkrl.grading.grader import Grader
+from thinkrl.rollouts.prompt import Prompt
+from thinkrl.sampling.sampler import SamplingSpec
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """Accuracy as the mean over `samples` samples of each prompt, with pass@k and majority votes."""
+
+    name: str
+    """Name shown beside every number."""
+    version: int
+    """Raised whenever the same configuration would give other numbers."""
+    prompts: PromptSource
+    """What is asked, with references."""
+    environment: Environment
+    """How a prompt becomes responses."""
+    sampling: SamplingSpec
+    """How tokens are drawn."""
+    extractor: AnswerExtractor
+    """Where the answer stands in a response."""
+    grader: Grader
+    """What counts as correct."""
+    samples: GroupSize = 1
+    """Samples a prompt; more narrow the interval and allow pass@k."""
+    max_prompts: PromptCount = 1_000_000
+    """At most this many prompts, from the start."""
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            raise ValueError("name must not be empty")
+        for field in ("version", "samples", "max_prompts"):
+            if getattr(self, field) < 1:
+                raise ValueError(f"{field} must be at least 1, got {getattr(self, field)}")
+
+    def selected(self) -> Sequence[Prompt]:
+        """The prompts that are asked. Raises DataError when the source cannot be read."""
+        return list(self.prompts.prompts())[: self.max_prompts]

@@ -1,0 +1,86 @@
+"""Measures a policy on a benchmark."""
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from thinkrl.benchmarks.benchmark import Benchmark
+from thinkrl.benchmarks.metrics import mean_or_nan
+from thinkrl.benchmarks.protocol import EvaluationProtocol, data_fingerprint, describe
+from thinkrl.benchmarks.result import BenchmarkResult
+from thinkrl.data.chat import ChatRenderer
+from thinkrl.data.source import DataError
+from thinkrl.rollouts.spans import ResponseParts, read_response, token_range
+from thinkrl.rollouts.store import FinishReason, Rollouts
+from thinkrl.sampling.sampler import Sampler
+
+if TYPE_CHECKING:
+    from thinkrl.models.policy import Policy
+
+
+def evaluate_model(
+    policy: "Policy", benchmark: Benchmark, sampler: Sampler, seed: int
+) -> tuple[BenchmarkResult, Rollouts]:
+    """Samples every prompt, grades every response, and returns the result with the rollouts it was made of.
+
+    Rows of the rollouts are in the order of `BenchmarkResult.flat_verdicts`. Raises DataError without prompts.
+    """
+    prompts = benchmark.selected()
+    if not prompts:
+        raise DataError(f"benchmark {benchmark.name} has no prompts")
+    renderer = ChatRenderer(policy.tokenizer)
+    rollouts = benchmark.environment.rollout(
+        policy,
+        sampler,
+        prompts,
+        benchmark.samples,
+        benchmark.sampling,
+        seed=seed,
+        stage=f"benchmark/{benchmark.name}",
+        step=0,
+    )
+    k = benchmark.samples
+    if not np.array_equal(rollouts.group_index, np.repeat(np.arange(len(rollouts.groups)), k)):
+        raise ValueError(f"the environment must give {k} responses a prompt, prompt after prompt")
+    answers = [benchmark.extractor.extract(text) for text in rollouts.texts]
+    references = [rollouts.prompt(row).reference for row in range(len(rollouts))]
+    verdicts = [grade.verdict for grade in benchmark.grader.grade_all(answers, references)]
+    parts = [read_response(text) for text in rollouts.texts]
+    asked = [group.prompt for group in rollouts.groups]
+    result = BenchmarkResult(
+        protocol=EvaluationProtocol(
+            benchmark=benchmark.name,
+            version=benchmark.version,
+            data=data_fingerprint(prompts),
+            prompts=len(prompts),
+            template=renderer.template_fingerprint,
+            samples=k,
+            sampling=asdict(benchmark.sampling) | {"stop": list(benchmark.sampling.stop)},
+            environment=describe(benchmark.environment),
+            extractor=describe(benchmark.extractor),
+            grader=describe(benchmark.grader),
+            engine=type(sampler).__name__,
+        ),
+        model=policy.name,
+        seed=seed,
+        prompt_ids=tuple(prompt.prompt_id for prompt in asked),
+        verdicts=tuple(tuple(verdicts[row : row + k]) for row in range(0, len(verdicts), k)),
+        answers=tuple(tuple(answers[row : row + k]) for row in range(0, len(answers), k)),
+        format_rate=mean_or_nan([part.well_formed for part in parts]),
+        thinking_tokens=mean_or_nan(_thinking_tokens(rollouts, parts)),
+        response_tokens=mean_or_nan(rollouts.sampled_counts),
+        truncation_rate=mean_or_nan([reason is FinishReason.LENGTH for reason in rollouts.finish_reasons]),
+        dropped=len(prompts) - len(asked),
+        shortened=sum(len(renderer.prompt_ids(g.prompt.messages)) > len(g.prompt_ids) for g in rollouts.groups),
+    )
+    return result, rollouts
+
+
+def _thinking_tokens(rollouts: Rollouts, parts: list[ResponseParts]) -> list[int]:
+    """Tokens inside the thinking of each response, 0 where there is none."""
+    counts = []
+    for row, part in enumerate(parts):
+        first, stop = token_range(rollouts.char_ends[row], *part.think) if part.think else (0, 0)
+        counts.append(stop - first)
+    return counts

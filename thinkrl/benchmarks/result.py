@@ -1,0 +1,174 @@
+"""What a benchmark found: every verdict, the numbers made of them, and the protocol they stand under."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from math import isnan, nan
+from typing import Any
+
+import numpy as np
+
+from thinkrl.benchmarks.metrics import (
+    Interval,
+    PairedDifference,
+    Scores,
+    accuracy,
+    accuracy_interval,
+    majority_at_k,
+    paired_difference,
+    pass_at_k,
+)
+from thinkrl.benchmarks.protocol import EvaluationProtocol
+from thinkrl.grading.verdict import Verdict
+
+_MARKS = {Verdict.CORRECT: 1.0, Verdict.WRONG: 0.0}
+
+
+class ProtocolMismatch(Exception):
+    """Two results were measured under different protocols; the message names the fields."""
+
+
+@dataclass(frozen=True)
+class BenchmarkResult:
+    """n prompts with k samples each. Rows of `verdicts` and `answers` follow `prompt_ids`.
+
+    format_rate: share of responses that are one well-formed think part and one answer part.
+    thinking_tokens, response_tokens: means over all responses; 0 thinking where there is none.
+    truncation_rate: share of responses cut at the token limit.
+    dropped, shortened: prompts that were too long, and so not asked, or asked in part.
+    """
+
+    protocol: EvaluationProtocol
+    model: str
+    seed: int
+    prompt_ids: tuple[str, ...]
+    verdicts: tuple[tuple[Verdict, ...], ...]
+    answers: tuple[tuple[str | None, ...], ...]
+    format_rate: float
+    thinking_tokens: float
+    response_tokens: float
+    truncation_rate: float
+    dropped: int = 0
+    shortened: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("verdicts", "answers"):
+            rows = getattr(self, name)
+            if len(rows) != len(self.prompt_ids) or any(len(row) != self.k for row in rows):
+                raise ValueError(f"{name} must have {self.k} entries for each of {len(self.prompt_ids)} prompts")
+
+    @property
+    def n(self) -> int:
+        """Prompts asked."""
+        return len(self.prompt_ids)
+
+    @property
+    def k(self) -> int:
+        """Samples a prompt."""
+        return self.protocol.samples
+
+    @cached_property
+    def scores(self) -> Scores:
+        """1, 0 or NaN (no verdict), float64 [n, k]."""
+        rows = [[_MARKS.get(verdict, nan) for verdict in row] for row in self.verdicts]
+        return np.asarray(rows, dtype=np.float64).reshape(self.n, self.k)
+
+    @cached_property
+    def accuracy(self) -> float:
+        """Mean over prompts of the mean over samples that have a verdict."""
+        return accuracy(self.scores)
+
+    @cached_property
+    def interval(self) -> Interval:
+        """95% interval of the accuracy over prompts."""
+        return accuracy_interval(self.scores, seed=0)
+
+    @cached_property
+    def pass_at(self) -> dict[int, float]:
+        """Unbiased pass@k for powers of two up to k, and k."""
+        sizes = {1 << power for power in range(self.k.bit_length())} | {self.k}
+        return {size: pass_at_k(self.scores, size) for size in sorted(sizes) if size <= self.k}
+
+    @cached_property
+    def majority(self) -> float:
+        """Accuracy of the most frequent of the k answers."""
+        return majority_at_k(self.answers, self.scores)
+
+    def count(self, verdict: Verdict) -> int:
+        """Responses with this verdict."""
+        return sum(row.count(verdict) for row in self.verdicts)
+
+    def flat_verdicts(self) -> list[str]:
+        """Verdicts in the order of the rollouts: prompt after prompt, sample after sample."""
+        return [verdict.value for row in self.verdicts for verdict in row]
+
+    def metrics(self) -> dict[str, float]:
+        """Every number by name, for a metrics row."""
+        passes = {f"pass@{size}": value for size, value in self.pass_at.items() if size > 1}
+        return {
+            "accuracy": self.accuracy,
+            "accuracy_low": self.interval.low,
+            "accuracy_high": self.interval.high,
+            **passes,
+            **({f"maj@{self.k}": self.majority} if self.k > 1 else {}),
+            "format_rate": self.format_rate,
+            "thinking_tokens": self.thinking_tokens,
+            "response_tokens": self.response_tokens,
+            "truncation_rate": self.truncation_rate,
+            "ungradable": float(self.count(Verdict.UNGRADABLE)),
+            "timeouts": float(self.count(Verdict.TIMEOUT)),
+            "prompts": float(self.n),
+            "prompts_dropped": float(self.dropped),
+            "prompts_shortened": float(self.shortened),
+        }
+
+    def to_json(self) -> str:
+        """All verdicts, the protocol with its hash and words, and every metric (null where there is no number)."""
+        summary = {name: None if isnan(value) else value for name, value in self.metrics().items()}
+        protocol = {"hash": self.protocol.hash, "words": self.protocol.words}
+        return json.dumps({**asdict(self), "summary": summary, "protocol_id": protocol}, indent=1, ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> "BenchmarkResult":
+        """Reads what `to_json` wrote; the numbers are made again from the verdicts.
+
+        Raises ValueError when the stored protocol no longer has its stored hash.
+        """
+        values: dict[str, Any] = json.loads(text)
+        values.pop("summary")
+        stored: Mapping[str, str] = values.pop("protocol_id")
+        protocol = EvaluationProtocol(**values.pop("protocol"))
+        if protocol.hash != stored["hash"]:
+            raise ValueError(f"protocol hash must be {protocol.hash}, got {stored['hash']}: the result was edited")
+        verdicts = tuple(tuple(Verdict(verdict) for verdict in row) for row in values.pop("verdicts"))
+        answers = tuple(tuple(row) for row in values.pop("answers"))
+        prompt_ids = tuple(values.pop("prompt_ids"))
+        return cls(protocol=protocol, prompt_ids=prompt_ids, verdicts=verdicts, answers=answers, **values)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """b - a on the prompts both answered. `differing` names protocol fields when it was forced."""
+
+    paired: PairedDifference
+    differing: tuple[str, ...] = ()
+
+
+def compare(a: BenchmarkResult, b: BenchmarkResult, force: bool = False) -> Comparison:
+    """Paired difference in accuracy, b - a.
+
+    Raises ProtocolMismatch when protocols differ and `force` is off; ValueError without a common prompt.
+    """
+    differing = tuple(a.protocol.differences(b.protocol))
+    if differing and not force:
+        raise ProtocolMismatch(
+            f"{a.model} and {b.model} were measured under different protocols ({a.protocol.hash},"
+            f" {b.protocol.hash}); these fields differ: {', '.join(differing)}. Force the comparison to see it anyway"
+        )
+    rows_of_b = {name: row for row, name in enumerate(b.prompt_ids)}
+    pairs = [(row, rows_of_b[name]) for row, name in enumerate(a.prompt_ids) if name in rows_of_b]
+    if not pairs:
+        raise ValueError("a and b must have prompts in common, got none")
+    rows = np.asarray(pairs)
+    return Comparison(paired_difference(a.scores[rows[:, 0]], b.scores[rows[:, 1]]), differing)
