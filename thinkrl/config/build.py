@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, get_args, get_origin
 
 from thinkrl.config.component import ConfigError
-from thinkrl.config.nearest import suggestion
+from thinkrl.config.nearest import nearest, suggestion
 from thinkrl.config.schema import TARGET, arms, bare, class_of, enum_text, fields_of, type_name
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ class _Builder:
         inside = [problems for problems in attempts if problems[0].path != path]
         if isinstance(node, Mapping) and (inside or TARGET in node):
             components = [tried for option, tried in zip(options, attempts, strict=True) if _takes_mapping(option)]
-            self.problems += min(inside or components or attempts, key=len)
+            self.problems += sorted(inside or components or attempts, key=len)[0]
             return _FAILED
         return self._wrong(annotation, node, path)
 
@@ -197,9 +197,10 @@ class _Builder:
     def _unknown(self, key: Any, cls: type, node: Mapping[Any, Any], path: str) -> None:
         here, known = _join(path, key), fields_of(cls)
         advice = f"{suggestion(str(key), known)} ({cls.__name__} has: {', '.join(known) or 'no keys'})"
-        if self.composed and TARGET in node and self.composed.origin(here) != self.composed.origin(_join(path, TARGET)):
+        if self.composed and TARGET in node and nearest(str(key), known) is None:
             chosen_by = self.composed.origin(_join(path, TARGET))
-            advice += f"\n    {cls.__name__} was chosen by {chosen_by}, and mappings merge"
+            if self.composed.origin(here) not in (chosen_by, f"override {here}"):
+                advice += f"\n    {cls.__name__} was chosen by {chosen_by}; mappings at the same place merge"
         self.fail(here, f"unknown key {key!r}", advice)
 
     def _construct(self, cls: type, values: dict[str, Any], path: str) -> Any:

@@ -65,7 +65,7 @@ def compose(
     for folder in (file.path.parent, Path.cwd()):
         if str(folder) not in sys.path:
             sys.path.append(str(folder))
-    with _translated(file.path), _hydra(file, recipes_dirs) as search:
+    with _translated(file.path, overrides), _hydra(file, recipes_dirs) as search:
         plan = search.plan(overrides)
         chosen = search.choices_of_scale(plan)
         if chosen:
@@ -104,18 +104,38 @@ class _Search:
         from hydra.core.override_parser.overrides_parser import OverridesParser
         from hydra.types import RunMode
 
-        parsed = OverridesParser.create().parse_overrides(list(overrides))
-        for override in parsed:
-            _refuse_special(override)
         search_path = ", ".join(_quoted(f"file://{folder}") for folder in self.folders[1:])
-        found = self.loader.compute_defaults_list(
-            self.file.path.stem, [f"hydra.searchpath=[{search_path}]", *overrides], RunMode.RUN
-        )
+        name, setting = self.file.path.stem, f"hydra.searchpath=[{search_path}]"
+        parsed = OverridesParser.create().parse_overrides(list(overrides))
+        known = self.loader.compute_defaults_list(name, [setting], RunMode.RUN).overrides.known_choices
+        lines = [setting]
+        for override in parsed:
+            self._refuse_special(override)
+            given = str(override.input_line)
+            changes_group = self._is_group(override) and given[0] not in "+~"
+            lines.append(f"+{given}" if changes_group and override.get_key_element() not in known else given)
+        found = self.loader.compute_defaults_list(name, lines, RunMode.RUN)
         values = [override for override in found.config_overrides if not override.is_hydra_override()]
-        lines = {override.input_line for override in values}
-        groups = {o.get_key_element().lstrip("+~"): o for o in parsed if o.input_line not in lines}
+        set_values = {override.input_line for override in values}
+        groups = {o.get_key_element().lstrip("+~"): o for o in parsed if o.input_line not in set_values}
         files = [default for default in found.defaults if not (default.config_path or "").startswith("hydra/")]
         return _Plan([default for default in files if default.config_path], values, groups)
+
+    def _is_group(self, override: "Override") -> bool:
+        return any((folder / override.key_or_group).is_dir() for folder in self.folders)
+
+    def _refuse_special(self, override: "Override") -> None:
+        line, key = override.input_line, override.key_or_group
+        if override.is_sweep_override():
+            raise ConfigError(f"override {line}: one run takes one value; write {key}=[a,b] for a list")
+        if override.is_hydra_override():
+            raise ConfigError(f"override {line}: hydra's own settings have no effect here")
+        if (
+            self._is_group(override)
+            and not override.is_delete()
+            and not isinstance(override.value(), str | list | dict)
+        ):
+            raise ConfigError(f"override {line}: choose a file of this group, {key}=NAME, or leave it out with ~{key}")
 
     def content(self, default: "ResultDefault") -> tuple[dict[str, Any], str]:
         """The values in one file, placed at its package, and how to name the file."""
@@ -145,7 +165,7 @@ class _Search:
             for key, default in used.items():
                 if key and key not in plan.groups:
                     overrides[default.package or ""] = f"{key}={option}"
-            if not used and group not in plan.groups and any(group in self.content(file)[0] for file in plan.files):
+            if not used and group not in plan.groups and any(self.content(file)[0].get(group) for file in plan.files):
                 overrides[group] = f"+{group}={option}"
         return overrides
 
@@ -191,7 +211,7 @@ def _hydra(file: RecipeFile, recipes_dirs: Sequence[Path]) -> Iterator[_Search]:
 
 
 @contextmanager
-def _translated(recipe: Path) -> Iterator[None]:
+def _translated(recipe: Path, overrides: Sequence[str]) -> Iterator[None]:
     """Turns the errors of Hydra and YAML into `ConfigError`s that name what is near."""
     from hydra.errors import HydraException, MissingConfigException, OverrideParseException
     from omegaconf.errors import OmegaConfBaseException
@@ -200,11 +220,7 @@ def _translated(recipe: Path) -> Iterator[None]:
     try:
         yield
     except MissingConfigException as error:
-        group, _, option = (error.missing_cfg_file or "").rpartition("/")
-        options = list(error.options or [])
-        where = str(error).partition("\n")[0].partition(":")[0] if str(error).startswith("In ") else label(recipe)
-        kind = f"no {group} {option!r}" if group else f"no configuration {option!r}"
-        raise ConfigError(f"there is {kind} ({where}): {suggestion(option, options)}") from error
+        raise ConfigError(_missing(error.missing_cfg_file or "", error.options or (), str(error), overrides)) from error
     except OverrideParseException as error:
         raise ConfigError(
             f"the override {error.override!r} cannot be read: {str(error).partition(chr(10))[0]}\n"
@@ -215,12 +231,16 @@ def _translated(recipe: Path) -> Iterator[None]:
         raise ConfigError("\n  ".join([f"{label(recipe)} cannot be composed: {lines[0]}", *lines[1:]])) from error
 
 
-def _refuse_special(override: "Override") -> None:
-    line = override.input_line
-    if override.is_sweep_override():
-        raise ConfigError(f"override {line}: one run takes one value; write {override.key_or_group}=[a,b] for a list")
-    if override.is_hydra_override():
-        raise ConfigError(f"override {line}: hydra's own settings have no effect here")
+def _missing(name: str, options: Sequence[str], message: str, overrides: Sequence[str]) -> str:
+    """Says which file is not there, who asked for it, and what is."""
+    group, _, option = name.rpartition("/")
+    asked = [line for line in overrides if line.partition("=")[2] == option and option]
+    inside = message.partition("'")[2].partition("'")[0] if message.startswith("In ") else ""
+    where = f"override {asked[0]}" if asked else f"the defaults list of {inside}" if inside else "the defaults list"
+    if options:
+        return f"{where}: there is no {group} {option!r}; {suggestion(option, options)}"
+    groups = [path.name for path in conf_dir().iterdir() if path.is_dir()]
+    return f"{where}: there is no {name}; groups: {suggestion(group or name, groups)}"
 
 
 def _apply(layers: Layers, override: "Override") -> None:

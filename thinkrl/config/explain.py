@@ -27,7 +27,8 @@ def explain(composed: Composed, key: str, root_type: type) -> Explanation:
     """Explains a dotted key (empty for the root). Raises `ConfigError` with the nearest key when there is none."""
     node: Any = composed.tree
     annotation: Any = root_type
-    meaning, passed = "", []
+    meaning = ""
+    passed: list[str] = []
     for name in filter(None, key.split(".")):
         cls = _class_of(node, annotation)
         children = dict(_children(node, cls))

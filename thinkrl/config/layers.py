@@ -7,6 +7,7 @@ shared part still arrives. A mapping with its own `_target_` takes the place of 
 """
 
 import copy
+import enum
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -21,8 +22,11 @@ Path = tuple[str, ...]
 _REFERENCE = re.compile(r"^\$\{(?P<up>\.*)(?P<key>[A-Za-z_][\w\-/]*(\.[\w\-/]+)*)\}$")
 _BASE = "_base_"
 """Key under which a mapping of changes keeps the reference that it changes."""
-_DELETED = object()
-"""Value of a key that is to be taken out of the copy of a shared part."""
+
+
+class _Mark(enum.Enum):
+    DELETED = "deleted"
+    """Value of a key that is to be taken out of the copy of a shared part (an enum: copies stay the same object)."""
 
 
 def dotted(path: Path) -> str:
@@ -93,7 +97,7 @@ class Layers:
             last = depth == len(path) - 1
             shared = isinstance(node, dict) and _BASE in node
             if shared and last:
-                self._replace(node, key, _DELETED, origin, path)
+                self._replace(node, key, _Mark.DELETED, origin, path)
             elif shared:
                 node = node.setdefault(key, {_BASE: None})
             elif not isinstance(node, dict) or key not in node:
@@ -140,7 +144,7 @@ class Layers:
         self, shared: "Layers", changes: dict[Any, Any], here: Path, pending: frozenset[Path]
     ) -> tuple[dict[Any, Any], dict[Path, str]]:
         for key, change in changes.items():
-            if change is _DELETED:
+            if change is _Mark.DELETED:
                 shared.delete((str(key),), self.origins[(*here, str(key))])
             elif key != _BASE:
                 new, origins = self._resolve(change, (*here, str(key)), pending)

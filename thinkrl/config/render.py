@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from thinkrl.config.compose import Composed
+from thinkrl.config.layers import dotted, leaves
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -62,8 +63,6 @@ def origins_text(composed: Composed) -> str:
 
 def ordered_origins(composed: Composed) -> dict[str, str]:
     """Origins in the order of the tree."""
-    from thinkrl.config.layers import dotted, leaves
-
     keys = [dotted(path) for path, _ in leaves(composed.tree)]
     return {key: composed.origin(key) for key in keys}
 
