@@ -8,7 +8,7 @@ from typing import Any
 
 from thinkrl.config.component import PromptCount
 from thinkrl.data.rows import USUAL, RowReader, RowSchema
-from thinkrl.data.source import DataError
+from thinkrl.data.source import DataError, check_template
 from thinkrl.rollouts.prompt import Prompt
 
 SUFFIXES = (".jsonl", ".json", ".parquet")
@@ -34,6 +34,7 @@ class FilePrompts:
             raise ValueError(f"path must end with {', '.join(SUFFIXES)}, got {self.path!r}")
         if self.size < 1:
             raise ValueError(f"size must be at least 1, got {self.size}")
+        check_template(self.template)
 
     def prompts(self) -> Sequence[Prompt]:
         """Reads the file. Raises DataError naming file and line, or row, that cannot be read."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from thinkrl.config.component import PromptCount
 from thinkrl.data.rows import USUAL, RowReader, RowSchema
-from thinkrl.data.source import DataError
+from thinkrl.data.source import DataError, check_template
 from thinkrl.rollouts.prompt import Prompt
 
 
@@ -36,6 +36,7 @@ class HubPrompts:
     def __post_init__(self) -> None:
         if self.size < 1:
             raise ValueError(f"size must be at least 1, got {self.size}")
+        check_template(self.template)
 
     def prompts(self) -> Sequence[Prompt]:
         """Downloads or opens the split. Raises DataError when it cannot be reached or read."""

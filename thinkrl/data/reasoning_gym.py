@@ -6,7 +6,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from thinkrl.config.component import PromptCount
-from thinkrl.data.source import DataError, PromptSource, fill_template, json_value, question_messages, question_text
+from thinkrl.data.source import (
+    DataError,
+    PromptSource,
+    check_template,
+    fill_template,
+    json_value,
+    question_messages,
+    question_text,
+)
 from thinkrl.rollouts.prompt import Prompt
 
 _OWN_KEYS = ("seed", "size")
@@ -38,6 +46,7 @@ class ReasoningGymPrompts:
     def __post_init__(self) -> None:
         if self.size < 1:
             raise ValueError(f"size must be at least 1, got {self.size}")
+        check_template(self.template)
         if self.seed < 0:
             raise ValueError(f"seed must be 0 or more, got {self.seed}")
         for key in _OWN_KEYS:
@@ -82,9 +91,13 @@ class ReasoningGymPrompts:
 
     def _prompt(self, index: int, entry: Mapping[str, Any]) -> Prompt:
         metadata = {**json_value(entry.get("metadata", {})), "question": str(entry["question"])}
+        try:
+            text = fill_template(self.template, metadata)
+        except ValueError as error:
+            raise DataError(f"reasoning-gym task {self.task!r}: {error}") from error
         return Prompt(
             prompt_id=f"{self.task}-{self.seed}-{index}",
-            messages=question_messages(fill_template(self.template, metadata), self.system),
+            messages=question_messages(text, self.system),
             reference=json_value(entry["answer"]),
             source=f"reasoning_gym/{self.task}",
             metadata=metadata,

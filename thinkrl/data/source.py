@@ -33,6 +33,12 @@ def question_text(prompt: Prompt) -> str:
     return " ".join(question.split())
 
 
+def check_template(template: str) -> None:
+    """Raises ValueError unless `template` has a field such as {question}."""
+    if not _PLACEHOLDER.search(template):
+        raise ValueError(f"template must contain a field such as {{question}}, got {template!r}")
+
+
 def fill_template(template: str, fields: Mapping[str, Any]) -> str:
     """Replaces `{name}` by the field of that name; other braces stay as they are.
 

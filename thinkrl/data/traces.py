@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from thinkrl.config.component import PromptCount
 from thinkrl.data.files import SUFFIXES, read_rows
 from thinkrl.data.rows import USUAL, RowReader, RowSchema
-from thinkrl.data.source import DataError, json_value
+from thinkrl.data.source import DataError, check_template, json_value
 from thinkrl.rollouts.prompt import Message, Prompt
 from thinkrl.tracking.atomic import write_text
 
@@ -52,6 +52,7 @@ class FileTraces:
             raise ValueError(f"path must end with {', '.join(SUFFIXES)}, got {self.path!r}")
         if self.size < 1:
             raise ValueError(f"size must be at least 1, got {self.size}")
+        check_template(self.template)
 
     def traces(self) -> Sequence[Trace]:
         """Reads the file. Raises DataError for a row without a response."""
