@@ -2,7 +2,7 @@
 
 Python writes each finite float so that it reads back bit for bit. JSON has no NaN and no infinity;
 they are written as the strings "NaN", "Infinity" and "-Infinity", as protocol buffers' JSON does.
-A text that equals one of the three could not be told apart, so it is refused.
+A text that would read as one of the three gets a backslash in front, which reading takes off again.
 """
 
 import json
@@ -34,9 +34,7 @@ def _encode(value: object, place: str) -> object:
     if value is None or isinstance(value, bool | int):
         return value
     if isinstance(value, str):
-        if value in _NAMES:
-            raise ValueError(f"{place or 'value'}: the text {value!r} is kept for the number of that name")
-        return str(value)
+        return "\\" + value if value.lstrip("\\") in _NAMES else str(value)
     if isinstance(value, float):
         if math.isfinite(value):
             return float(value)
@@ -53,6 +51,8 @@ def _encode(value: object, place: str) -> object:
 
 def _decode(value: Any) -> Any:
     if isinstance(value, str):
+        if value.startswith("\\") and value.lstrip("\\") in _NAMES:
+            return value[1:]
         return _NAMES.get(value, value)
     if isinstance(value, list):
         return [_decode(item) for item in value]
