@@ -27,6 +27,9 @@ class Scale:
     """The cap of each kind of size (see `config/component.py`); a kind that is absent is not capped."""
     choose: Mapping[str, str] = field(default_factory=dict)
     """Group choices that this scale makes for the recipe, such as `model: tiny`."""
+    plumbing: bool = False
+    """Only the pipeline is tried, not what it learns: a stage that would find nothing to go on with takes what
+    there is, and says so."""
 
     def __post_init__(self) -> None:
         for kind, cap in self.limits.items():

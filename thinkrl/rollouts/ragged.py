@@ -66,3 +66,12 @@ class Ragged:
     def sums(self) -> NDArray[np.float64]:
         """Sum of each row, [n]; 0 for an empty row. NaN stays inside its own row."""
         return np.asarray([np.sum(row, dtype=np.float64) for row in self], dtype=np.float64)
+
+
+def add(a: Ragged | None, b: Ragged | None) -> Ragged | None:
+    """The sum of two columns with the same rows, where None stands for zeros."""
+    if a is None or b is None:
+        return b if a is None else a
+    if not np.array_equal(a.offsets, b.offsets):
+        raise ValueError("columns must have the same row lengths to be added")
+    return a.with_values(a.values + b.values)

@@ -21,7 +21,7 @@ from thinkrl.tracking.state import RunState
 if TYPE_CHECKING:
     import torch
 
-_CHUNK = 1 << 24
+_CHUNK = 1 << 20
 _DTYPES = {
     "float64": "F64",
     "float32": "F32",
@@ -91,6 +91,11 @@ class CheckpointStore:
         for step in self.steps()[: -self.keep]:
             remove_directory(self._path(step))
         return path
+
+    def clear(self) -> None:
+        """Drops every checkpoint: the stage is finished and its artifacts stand for it."""
+        for step in self.steps():
+            remove_directory(self._path(step))
 
     def latest(self) -> RunState | None:
         """The newest whole checkpoint with its tensors on the CPU; None when none was ever saved.

@@ -95,6 +95,14 @@ class Recorder:
         self._tracker.log(number, row)
         self._progress.step({"step": step, **values})
 
+    def replay(self, row: Mapping[str, Any]) -> None:
+        """Appends a row that another run recorded for the same work, under this run's next row number."""
+        number = self._log.row_count
+        own = {**row, "row": number}
+        self._log.append(own)
+        self._tracker.log(number, own)
+        self._progress.step(own)
+
     def samples(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Value]]) -> None:
         """Passes a table of samples to the tracker; it belongs to the row that is recorded next."""
         self._tracker.log_samples(self._log.row_count, name, columns, rows)

@@ -1,0 +1,123 @@
+"""What a stage is given to work with: its inputs, its place in the run directory, and its memory."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from thinkrl.data.traces import Trace, TraceSource, read_traces
+from thinkrl.learning.learner import Learner, LearnerState
+from thinkrl.models.policy import Policy
+from thinkrl.models.source import ModelSource
+from thinkrl.stages.artifacts import Artifact, FromStage, find_artifact
+from thinkrl.stages.interrupt import Interrupt
+from thinkrl.stages.stage import BASE, PREVIOUS
+from thinkrl.tracking.checkpoints import CheckpointStore
+from thinkrl.tracking.errors import RunError
+from thinkrl.tracking.progress import ProgressDisplay
+from thinkrl.tracking.recorder import Recorder, Stopwatch
+from thinkrl.tracking.state import RunState
+
+
+@dataclass
+class StageContext:
+    """One stage's view of the run. A stage reads and writes nothing else.
+
+    name: the stage's name in the recipe. index, count: its place among the stages. folder: its own place.
+    produced: what earlier stages made. start: where the metrics log stood when the stage began, so
+    that a restart without a checkpoint begins there. plumbing: the scale's, see `Scale.plumbing`.
+    """
+
+    name: str
+    index: int
+    count: int
+    folder: Path
+    seed: int
+    model: ModelSource
+    produced: Mapping[str, Mapping[str, Artifact]]
+    recorder: Recorder
+    progress: ProgressDisplay
+    checkpoints: CheckpointStore
+    start: Mapping[str, int]
+    interrupt: Interrupt
+    plumbing: bool = False
+    checkpoint_seconds: float = 0.0
+
+    def model_artifact(self, model_from: str) -> Artifact | None:
+        """The model that `model_from` names; None for the base model."""
+        if model_from == BASE:
+            return None
+        if model_from != PREVIOUS:
+            return find_artifact(self.produced, model_from, "model")
+        made = [a for stage in self.produced.values() for a in stage.values() if a.kind == "model"]
+        return made[-1] if made else None
+
+    def load_policy(self, model_from: str, *, for_training: bool = False) -> Policy:
+        """Loads the policy a stage starts from."""
+        artifact = self.model_artifact(model_from)
+        return self.model.load(artifact.path if artifact else None, for_training=for_training, seed=self.seed)
+
+    def load_traces(self, source: TraceSource | FromStage) -> Sequence[Trace]:
+        """Supervised traces, from a data source or from an earlier stage."""
+        if isinstance(source, FromStage):
+            return read_traces(find_artifact(self.produced, source.stage, "traces").path)
+        return source.traces()
+
+    def resume(self, total: int, learner: Learner | None = None) -> RunState:
+        """The state to go on from, of `total` steps: the last checkpoint, or step 0.
+
+        Cuts off the metric rows of later steps, which are about to be repeated.
+        """
+        state = self.checkpoints.latest()
+        if state is None:
+            self.recorder.rewind(self.start)
+            state = RunState(step=0)
+        else:
+            self.recorder.rewind(state.values["metrics"])
+            self.recorder.message(f"{self.name}: continuing after step {state.step} of {total}")
+            if learner is not None:
+                values: Any = state.values["learner"]
+                learner.load_state(LearnerState(values=values, tensors=state.tensors))
+        self.progress.stage(self.name, self.index, self.count, total, done=state.step)
+        return state
+
+    def checkpoint(self, step: int, learner: Learner | None = None, **values: Any) -> None:
+        """Saves all that `resume` needs to go on after `step` steps."""
+        learned = learner.state() if learner is not None else LearnerState({}, {})
+        self.checkpoints.save(
+            RunState(
+                step=step,
+                values={**values, "metrics": self.recorder.position, "learner": learned.values},
+                tensors=learned.tensors,
+            )
+        )
+
+    def finish_step(
+        self,
+        step: int,
+        total: int,
+        row: Mapping[str, Any],
+        watch: Stopwatch,
+        *,
+        every: int,
+        learner: Learner | None = None,
+        **values: Any,
+    ) -> None:
+        """Writes the step's metrics row, saves a checkpoint when one is due, and stops if Ctrl-C was pressed.
+
+        The time a checkpoint takes stands in the next step's row: the row must be part of the checkpoint.
+        The last step needs none, as the stage's artifacts follow it.
+        """
+        self.recorder.record(self.name, step, row, {**watch.seconds, "checkpoint": self.checkpoint_seconds})
+        self.checkpoint_seconds = 0.0
+        if self.interrupt.requested or (step % every == 0 and step < total):
+            saving = Stopwatch()
+            with saving("checkpoint"):
+                self.checkpoint(step, learner, **values)
+            self.checkpoint_seconds = saving.seconds["checkpoint"]
+        if self.interrupt.requested:
+            raise KeyboardInterrupt(f"stopped in stage '{self.name}' after step {step}, which is saved")
+
+    def empty(self, reason: str) -> RunError:
+        """The error of a stage that has nothing to work on."""
+        return RunError(f"stage '{self.name}' cannot go on: {reason}")

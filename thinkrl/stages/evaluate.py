@@ -1,0 +1,51 @@
+"""Evaluation on held-out prompts, with intervals and a protocol hash."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from thinkrl.benchmarks.benchmark import Benchmark
+from thinkrl.benchmarks.evaluate import evaluate_model
+from thinkrl.sampling.sampler import SamplerSource
+from thinkrl.stages.artifacts import Kind
+from thinkrl.stages.context import StageContext
+from thinkrl.stages.stage import Stage
+from thinkrl.tracking.atomic import write_text
+from thinkrl.tracking.recorder import Stopwatch
+from thinkrl.tracking.rollout_files import write_rollouts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluate(Stage):
+    """Measures the policy on a benchmark and stores every response."""
+
+    makes: ClassVar[tuple[Kind, ...]] = ("result",)
+
+    benchmark: Benchmark
+    """What is measured, and how."""
+    sampler: SamplerSource
+    """Sampling engine."""
+
+    def plan(self) -> str:
+        """What will be done, with its sizes."""
+        return f"evaluate on {self.benchmark.name}: {self.benchmark.samples} samples a prompt"
+
+    def run(self, context: StageContext) -> Mapping[str, Path]:
+        """Samples, grades, and writes the result."""
+        policy = context.load_policy(self.model_from)
+        context.resume(total=1)
+        watch = Stopwatch()
+        with watch("sample"):
+            result, rollouts = evaluate_model(policy, self.benchmark, self.sampler.open(policy), context.seed)
+        write_rollouts(
+            context.folder / "rollouts" / "000001.parquet",
+            rollouts,
+            {"verdict": result.flat_verdicts()},
+            stage=context.name,
+            step=1,
+        )
+        path = context.folder / "result.json"
+        write_text(path, result.to_json())
+        context.finish_step(1, 1, result.metrics(), watch, every=1)
+        return {"result": path}

@@ -1,0 +1,98 @@
+"""Group-relative policy optimisation (arXiv 2402.03300) and its kin: one page, read top to bottom."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from thinkrl.algorithms.algorithm import Algorithm
+from thinkrl.config.component import BatchPrompts, GroupSize, Steps
+from thinkrl.data.order import PromptOrder
+from thinkrl.data.source import PromptSource
+from thinkrl.environments.environment import Environment
+from thinkrl.learning.torch_learner import TorchLearner
+from thinkrl.models.saving import save_policy
+from thinkrl.rewards.reward import Reward
+from thinkrl.rewards.term import RewardContext
+from thinkrl.rollouts.ragged import add
+from thinkrl.sampling.sampler import SamplerSource, SamplingSpec
+from thinkrl.stages.artifacts import Kind
+from thinkrl.stages.context import StageContext
+from thinkrl.stages.records import batch_metrics, reward_columns
+from thinkrl.stages.stage import Stage
+from thinkrl.tracking.recorder import Stopwatch
+from thinkrl.tracking.rollout_files import write_rollouts
+
+
+@dataclass(frozen=True, kw_only=True)
+class GRPO(Stage):
+    """Samples groups of responses, scores them, and follows the policy gradient of their advantages."""
+
+    makes: ClassVar[tuple[Kind, ...]] = ("model",)
+
+    prompts: PromptSource
+    """Where prompts come from."""
+    environment: Environment
+    """How a prompt becomes rollouts."""
+    reward: Reward
+    """Scores the rollouts."""
+    algorithm: Algorithm
+    """Advantage estimator and objective."""
+    sampler: SamplerSource
+    """Sampling engine."""
+    sampling: SamplingSpec
+    """How tokens are drawn; the learner's log-probabilities follow the same specification."""
+    learner: TorchLearner
+    """Optimizer and batching."""
+    steps: Steps = 100
+    """Batches sampled and learned from."""
+    prompts_per_step: BatchPrompts = 8
+    """Prompts a batch."""
+    group_size: GroupSize = 8
+    """Responses sampled per prompt."""
+    checkpoint_every: int = 10
+    """Steps between checkpoints."""
+
+    def plan(self) -> str:
+        """What will be done, with its sizes."""
+        return (
+            f"GRPO: {self.steps} steps of {self.prompts_per_step} prompts x {self.group_size} responses,"
+            f" up to {self.sampling.max_new_tokens} tokens each"
+        )
+
+    def run(self, context: StageContext) -> Mapping[str, Path]:
+        """Trains and saves the model."""
+        policy = context.load_policy(self.model_from, for_training=True)
+        learner = self.learner.open(policy, total_steps=self.steps, with_reference=self.algorithm.needs_reference)
+        sampler = self.sampler.open(policy)
+        order = PromptOrder(self.prompts.prompts(), context.seed)
+        state = context.resume(self.steps, learner)
+        memory: Any = state.values.get("reward", {})
+
+        for step in range(state.step + 1, self.steps + 1):
+            watch = Stopwatch()
+            with watch("wait"):
+                sampler.sync(learner.version)
+            with watch("sample"):
+                prompts = order.batch(step - 1, self.prompts_per_step)
+                rollouts = self.environment.rollout(
+                    policy, sampler, prompts, self.group_size, self.sampling,
+                    seed=context.seed, stage=context.name, step=step,
+                )  # fmt: skip
+            with watch("reward"):
+                rewards = self.reward.score(rollouts, RewardContext(step, self.steps, memory))
+            with watch("logprobs"):
+                penalties = self.algorithm.token_rewards(learner, rollouts, self.sampling)
+                advantages = self.algorithm.advantages(rewards.totals, rollouts, add(rewards.tokens, penalties))
+            with watch("update"):
+                report = self.algorithm.update(learner, rollouts, advantages, self.sampling)
+
+            columns = {**reward_columns(rewards), "advantage": advantages.per_response()}
+            write_rollouts(
+                context.folder / "rollouts" / f"{step:06d}.parquet", rollouts, columns, stage=context.name, step=step
+            )
+            row = {**batch_metrics(rollouts, rewards, watch), **report.row()}
+            context.finish_step(
+                step, self.steps, row, watch, every=self.checkpoint_every, learner=learner, reward=memory
+            )
+        return {"model": save_policy(policy, context.folder / "model", policy.masters)}

@@ -1,0 +1,155 @@
+"""Rejection sampling: sample several responses a prompt, keep those that are verified, hand them on as traces."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+
+from thinkrl.config.component import BatchPrompts, GroupSize, PromptCount
+from thinkrl.data.order import PromptOrder
+from thinkrl.data.source import PromptSource
+from thinkrl.data.traces import Trace, write_traces
+from thinkrl.environments.environment import Environment
+from thinkrl.grading.verdict import Verdict
+from thinkrl.rewards.reward import Reward, RewardResult
+from thinkrl.rewards.term import RewardContext
+from thinkrl.rollouts.store import FinishReason, Rollouts
+from thinkrl.rollouts.streams import generator
+from thinkrl.sampling.sampler import SamplerSource, SamplingSpec
+from thinkrl.stages.artifacts import Kind
+from thinkrl.stages.context import StageContext
+from thinkrl.stages.records import batch_metrics, reward_columns
+from thinkrl.stages.stage import Stage
+from thinkrl.tracking.recorder import Stopwatch
+from thinkrl.tracking.rollout_files import write_rollouts
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which verified responses of a prompt are kept."""
+
+    rule: Literal["first", "shortest", "highest_reward", "random"] = "first"
+    """What is kept first: as sampled, fewest tokens, highest reward, or at random."""
+    per_prompt: int = 1
+    """At most this many a prompt."""
+    minimum_reward: float | None = None
+    """A verified response also needs this total reward; null asks for none."""
+
+    def choose(self, rows: Sequence[int], rollouts: Rollouts, rewards: RewardResult, seed: int) -> list[int]:
+        """The rows of one prompt that are kept, best first; equal texts count once."""
+        order = list(rows)
+        if self.rule == "shortest":
+            order.sort(key=lambda row: int(rollouts.token_ids.lengths[row]))
+        elif self.rule == "highest_reward":
+            order.sort(key=lambda row: -float(rewards.totals[row]))
+        elif self.rule == "random":
+            order = (
+                [
+                    order[int(i)]
+                    for i in generator(seed, "selection", rollouts.response_ids[order[0]]).permutation(len(order))
+                ]
+                if order
+                else []
+            )
+        if self.minimum_reward is not None:
+            order = [row for row in order if rewards.totals[row] >= self.minimum_reward]
+        return order[: self.per_prompt]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RejectionSampling(Stage):
+    """Samples `samples` responses for each prompt and keeps verified ones, without duplicates, by a selection rule."""
+
+    makes: ClassVar[tuple[Kind, ...]] = ("traces",)
+
+    prompts: PromptSource
+    """Where prompts come from."""
+    environment: Environment
+    """How a prompt becomes rollouts."""
+    reward: Reward
+    """Judges responses: its verdict decides what is verified."""
+    sampler: SamplerSource
+    """Sampling engine."""
+    sampling: SamplingSpec
+    """How tokens are drawn."""
+    prompt_count: PromptCount = 64
+    """Prompts visited."""
+    prompts_per_step: BatchPrompts = 16
+    """Prompts sampled at a time."""
+    samples: GroupSize = 8
+    """Responses sampled per prompt."""
+    selection: Selection = Selection()
+    """Which verified responses are kept."""
+    checkpoint_every: int = 1
+    """Steps between checkpoints."""
+
+    def plan(self) -> str:
+        """What will be done, with its sizes."""
+        return (
+            f"rejection sampling: {self.samples} responses for each of {self.prompt_count} prompts,"
+            f" keep {self.selection.per_prompt} verified a prompt ({self.selection.rule})"
+        )
+
+    def run(self, context: StageContext) -> Mapping[str, Path]:
+        """Samples, selects and writes the kept traces."""
+        policy = context.load_policy(self.model_from)
+        sampler = self.sampler.open(policy)
+        order = PromptOrder(self.prompts.prompts(), context.seed)
+        total = -(-self.prompt_count // self.prompts_per_step)
+        state = context.resume(total)
+        saved: Any = state.values.get("kept", [])
+        kept: list[list[str]] = list(saved)
+        for step in range(state.step + 1, total + 1):
+            watch = Stopwatch()
+            size = min(self.prompts_per_step, self.prompt_count - (step - 1) * self.prompts_per_step)
+            with watch("sample"):
+                rollouts = self.environment.rollout(
+                    policy, sampler, order.batch(step - 1, size), self.samples, self.sampling,
+                    seed=context.seed, stage=context.name, step=step,
+                )  # fmt: skip
+            with watch("reward"):
+                rewards = self.reward.score(rollouts, RewardContext(step=step, total_steps=total))
+                chosen, row = self._select(rollouts, rewards, context.seed)
+                if not chosen and context.plumbing:
+                    context.recorder.message(f"{context.name}: nothing verified; this scale goes on with any response")
+                    chosen = [int(rows[0]) for rows in rollouts.rows_by_group().values()]
+            kept += [[rollouts.prompt(index).prompt_id, rollouts.texts[index]] for index in chosen]
+            columns = {**reward_columns(rewards), "kept": [index in set(chosen) for index in range(len(rollouts))]}
+            write_rollouts(
+                context.folder / "rollouts" / f"{step:06d}.parquet", rollouts, columns, stage=context.name, step=step
+            )
+            row = {**batch_metrics(rollouts, rewards, watch), **row, "yield/total_kept": len(kept)}
+            context.finish_step(step, total, row, watch, every=self.checkpoint_every, kept=kept)
+        if not kept:
+            raise context.empty("no sampled response was verified, so there is nothing to hand on")
+        by_id = {prompt.prompt_id: prompt for prompt in order.prompts}
+        traces = [Trace(by_id[prompt_id], text) for prompt_id, text in kept]
+        return {"traces": write_traces(context.folder / "traces.jsonl", traces)}
+
+    def _select(self, rollouts: Rollouts, rewards: RewardResult, seed: int) -> tuple[list[int], dict[str, float]]:
+        """Rows kept, and the yield: verified share, prompts with any, duplicates dropped."""
+        chosen: list[int] = []
+        verified = duplicates = solved = 0
+        for rows in rollouts.rows_by_group().values():
+            seen: dict[str, int] = {}
+            good = [int(row) for row in rows if self._verified(int(row), rollouts, rewards)]
+            for row in good:
+                seen.setdefault(rollouts.texts[row].strip(), row)
+            verified, solved = verified + len(good), solved + bool(good)
+            duplicates += len(good) - len(seen)
+            chosen += self.selection.choose(list(seen.values()), rollouts, rewards, seed)
+        return chosen, {
+            "yield/verified": verified / len(rollouts),
+            "yield/prompts_solved": solved / len(rollouts.groups),
+            "yield/duplicates": float(duplicates),
+            "yield/kept": float(len(chosen)),
+        }
+
+    def _verified(self, row: int, rollouts: Rollouts, rewards: RewardResult) -> bool:
+        return (
+            rewards.verdicts[row] is Verdict.CORRECT
+            and rollouts.finish_reasons[row] is FinishReason.STOP
+            and not np.isnan(rewards.totals[row])
+        )

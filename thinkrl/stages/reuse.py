@@ -1,0 +1,126 @@
+"""Identical work is done once: results of stages by the content that determines them.
+
+A fingerprint covers the stage's resolved configuration and name (the name keys its random streams),
+the base model, the seed, the fingerprints of the artifacts it reads, and the code: every source file
+of this package, the files of user components, and the versions of the libraries that compute.
+"""
+
+import hashlib
+import importlib
+import importlib.metadata
+import inspect
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from thinkrl.tracking.atomic import replace_directory, write_text
+
+_COMPUTING_LIBRARIES = (
+    "torch",
+    "transformers",
+    "numpy",
+    "tokenizers",
+    "reasoning_gym",
+    "datasets",
+    "math-verify",
+    "sympy",
+)
+_LEFT_OUT = ("checkpoints",)
+
+
+def cache_root() -> Path:
+    """THINKRL_CACHE, else the user's cache folder."""
+    return Path(os.environ.get("THINKRL_CACHE", Path.home() / ".cache" / "thinkrl"))
+
+
+@cache
+def code_fingerprint() -> str:
+    """Hash of this package's sources and of the versions of the libraries that compute."""
+    digest = hashlib.sha256()
+    package = Path(__file__).parents[1]
+    for path in sorted(package.rglob("*.py")):
+        digest.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    for name in _COMPUTING_LIBRARIES:
+        digest.update(f"{name}={importlib.metadata.version(name)}\n".encode())
+    return digest.hexdigest()
+
+
+def stage_fingerprint(name: str, tree: Mapping[str, Any], inputs: Sequence[str]) -> str:
+    """The name of the work stage `name` of the composed recipe `tree` does on artifacts `inputs`."""
+    parts = {"model": tree["model"], "stage": tree["stages"][name]}
+    described = {
+        "name": name,
+        "seed": tree["seed"],
+        **parts,
+        "inputs": list(inputs),
+        "code": code_fingerprint(),
+        "user_code": _user_code(parts),
+    }
+    return hashlib.sha256(json.dumps(described, sort_keys=True, default=str).encode()).hexdigest()[:32]
+
+
+def _user_code(tree: Any) -> dict[str, str]:
+    """Hashes of the source files of components that are not part of this package."""
+    found = {}
+    for target in sorted(set(_targets(tree))):
+        module = target.rpartition(".")[0]
+        if module.split(".")[0] != "thinkrl":
+            source = inspect.getsourcefile(importlib.import_module(module))
+            found[target] = hashlib.sha256(Path(source).read_bytes() if source else b"").hexdigest()
+    return found
+
+
+def _targets(tree: Any) -> Iterator[str]:
+    if isinstance(tree, Mapping):
+        if isinstance(tree.get("_target_"), str):
+            yield tree["_target_"]
+        for value in tree.values():
+            yield from _targets(value)
+    elif isinstance(tree, list | tuple):
+        for value in tree:
+            yield from _targets(value)
+
+
+class StageCache:
+    """Finished stage folders by fingerprint, hard-linked where the file system allows it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def find(self, fingerprint: str) -> Path | None:
+        """The cached folder of that work, or None."""
+        folder = self.root / fingerprint
+        return folder if (folder / "reuse.json").is_file() else None
+
+    def store(
+        self, fingerprint: str, folder: Path, artifacts: Mapping[str, Path], rows: Sequence[Mapping[str, Any]]
+    ) -> None:
+        """Keeps a finished stage: its folder (checkpoints left out), artifacts and metric rows."""
+        if self.find(fingerprint) is not None:
+            return
+        with replace_directory(self.root / fingerprint) as target:
+            _link_tree(folder, target / "folder")
+            places = {name: path.relative_to(folder).as_posix() for name, path in artifacts.items()}
+            write_text(target / "reuse.json", json.dumps({"artifacts": places, "rows": list(rows)}))
+
+    def restore(self, cached: Path, folder: Path) -> tuple[dict[str, Path], list[dict[str, Any]]]:
+        """Puts a cached stage into `folder`; returns its artifacts and metric rows."""
+        content = json.loads((cached / "reuse.json").read_text())
+        _link_tree(cached / "folder", folder)
+        return {name: folder / place for name, place in content["artifacts"].items()}, content["rows"]
+
+
+def _link_tree(source: Path, target: Path) -> None:
+    shutil.copytree(source, target, copy_function=_link, ignore=shutil.ignore_patterns(*_LEFT_OUT), dirs_exist_ok=True)
+
+
+def _link(source: str, target: str) -> None:
+    Path(target).unlink(missing_ok=True)  # what a killed attempt at the same stage left
+    try:
+        os.link(source, target)
+    except OSError:  # another file system, or one without hard links
+        shutil.copy2(source, target)

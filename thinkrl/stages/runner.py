@@ -1,0 +1,143 @@
+"""Runs a recipe's stages in order, handing artifacts on by name; an existing run goes on where it stopped."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from thinkrl.config.compose import Composed
+from thinkrl.config.render import config_text, origins_text
+from thinkrl.stages.artifacts import Artifact, Kind
+from thinkrl.stages.context import StageContext
+from thinkrl.stages.experiment import Experiment
+from thinkrl.stages.interrupt import Interrupt
+from thinkrl.stages.reuse import StageCache, cache_root, stage_fingerprint
+from thinkrl.stages.stage import Stage
+from thinkrl.tracking.checkpoints import CheckpointStore
+from thinkrl.tracking.directory import RunDirectory
+from thinkrl.tracking.metrics import read_rows
+from thinkrl.tracking.progress import ProgressDisplay
+from thinkrl.tracking.recorder import Recorder
+from thinkrl.tracking.tracker import NoTracker
+
+Produced = Mapping[str, Mapping[str, Artifact]]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run: where it is, and what each stage made."""
+
+    directory: Path
+    produced: Produced
+
+
+def run_experiment(experiment: Experiment, composed: Composed, directory: Path) -> Run:
+    """Runs or continues `experiment` in `directory`.
+
+    Raises KeyboardInterrupt after Ctrl-C, with the step in hand saved; every other error leaves the
+    run as it was at its last checkpoint.
+    """
+    record = {"recipe": experiment.name, "overrides": list(composed.overrides), "seed": experiment.seed}
+    with RunDirectory.open(directory, config_text(composed), origins_text(composed), record) as run:
+        run.plan_stages(list(experiment.stages))
+        progress = ProgressDisplay()
+        tracker = (experiment.tracker or NoTracker()).open(run, composed.tree, experiment.name)
+        recorder = Recorder(run, tracker, progress)
+        exit_code = 1
+        try:
+            for message in run.messages:
+                recorder.message(message)
+            with Interrupt(recorder.message) as interrupt:
+                produced = Pipeline(experiment, composed.tree, run, recorder, progress, interrupt).run()
+            exit_code = 0
+        except KeyboardInterrupt:
+            exit_code = 130
+            raise
+        finally:
+            recorder.close(exit_code)
+    return Run(run.path, produced)
+
+
+class Pipeline:
+    """The stages of one run and what they have produced so far."""
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        tree: Mapping[str, Any],
+        run: RunDirectory,
+        recorder: Recorder,
+        progress: ProgressDisplay,
+        interrupt: Interrupt,
+    ) -> None:
+        self._experiment = experiment
+        self._tree = tree
+        self._directory = run
+        self._recorder = recorder
+        self._progress = progress
+        self._interrupt = interrupt
+        self._cache = StageCache(cache_root() / "stages")
+        self._produced: dict[str, dict[str, Artifact]] = {}
+
+    def run(self) -> Produced:
+        """Runs every stage that is not finished yet."""
+        for index, (name, stage) in enumerate(self._experiment.stages.items()):
+            record = self._directory.stage(index, name)
+            if record.status == "finished":
+                self._produced[name] = {
+                    kind: Artifact(cast(Kind, kind), self._directory.artifact_path(made), made.fingerprint)
+                    for kind, made in record.artifacts.items()
+                }
+            else:
+                self._produced[name] = self._run_stage(index, name, stage)
+        return self._produced
+
+    def _run_stage(self, index: int, name: str, stage: Stage) -> dict[str, Artifact]:
+        record = self._directory.begin_stage(index, name, self._recorder.position)
+        folder = self._directory.stage_path(index, name)
+        context = StageContext(
+            name=name,
+            index=index,
+            count=len(self._experiment.stages),
+            folder=folder,
+            seed=self._experiment.seed,
+            model=self._experiment.model,
+            produced=self._produced,
+            recorder=self._recorder,
+            progress=self._progress,
+            checkpoints=CheckpointStore(folder / "checkpoints", report=self._recorder.message),
+            start=record.metrics or self._recorder.position,
+            interrupt=self._interrupt,
+            plumbing=self._experiment.scale.plumbing,
+        )
+        fingerprint = stage_fingerprint(name, self._tree, self._inputs(stage, context))
+        made = self._reuse_or_run(stage, context, fingerprint)
+        self._directory.finish_stage(index, name, {kind: (path, fingerprint) for kind, path in made.items()})
+        context.checkpoints.clear()
+        return {kind: Artifact(cast(Kind, kind), path, fingerprint) for kind, path in made.items()}
+
+    def _reuse_or_run(self, stage: Stage, context: StageContext, fingerprint: str) -> Mapping[str, Path]:
+        """Takes the stage from the cache, or runs it and puts it there."""
+        if not self._experiment.reuse:
+            return stage.run(context)
+        cached = self._cache.find(fingerprint)
+        if cached is None:
+            made = stage.run(context)
+            rows = read_rows(self._directory.path / "metrics.jsonl")[context.start["rows"] :]
+            self._cache.store(fingerprint, context.folder, made, rows)
+            return made
+        context.checkpoints.clear()
+        context.resume(total=1)
+        self._recorder.message(f"{context.name}: the same work was done before, taken from the cache")
+        made, rows = self._cache.restore(cached, context.folder)
+        for row in rows:
+            self._recorder.replay(row)
+        return made
+
+    def _inputs(self, stage: Stage, context: StageContext) -> list[str]:
+        """Fingerprints of all that the stage reads from earlier stages."""
+        model = context.model_artifact(stage.model_from)
+        read = [model.fingerprint if model else "base"]
+        for source, kind in stage.needs():
+            read += [a.fingerprint for a in self._produced[source].values() if a.kind == kind]
+        return read

@@ -1,0 +1,75 @@
+"""Supervised fine-tuning on traces: the cold start, and learning from what was kept."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from thinkrl.config.component import Epochs, Steps
+from thinkrl.data.chat import ChatRenderer
+from thinkrl.data.traces import Trace, TraceSource
+from thinkrl.learning.learner import Example
+from thinkrl.learning.torch_learner import TorchLearner
+from thinkrl.models.saving import save_policy
+from thinkrl.rollouts.streams import generator
+from thinkrl.stages.artifacts import FromStage, Kind
+from thinkrl.stages.context import StageContext
+from thinkrl.stages.stage import Stage
+from thinkrl.tracking.recorder import Stopwatch
+
+
+@dataclass(frozen=True, kw_only=True)
+class SFT(Stage):
+    """Cross-entropy on the responses of traces; prompts are given and carry no loss."""
+
+    makes: ClassVar[tuple[Kind, ...]] = ("model",)
+
+    traces: TraceSource | FromStage
+    """Where the traces come from: a data source, or an earlier stage by name."""
+    learner: TorchLearner
+    """Optimizer and batching."""
+    epochs: Epochs = 1
+    """Passes over the traces; each pass has its own order."""
+    batch_size: int = 16
+    """Traces per optimizer step; the last step of a pass may hold fewer."""
+    max_steps: Steps = 1_000_000
+    """Ends the stage early after this many steps."""
+    checkpoint_every: int = 50
+    """Steps between checkpoints; the last step always has one."""
+
+    def needs(self) -> tuple[tuple[str, Kind], ...]:
+        """The stage whose traces are read, if any."""
+        return ((self.traces.stage, "traces"),) if isinstance(self.traces, FromStage) else ()
+
+    def plan(self) -> str:
+        """What will be done, with its sizes."""
+        source = f"stage {self.traces.stage}" if isinstance(self.traces, FromStage) else type(self.traces).__name__
+        return f"SFT on traces from {source}: {self.epochs} epochs in batches of {self.batch_size}"
+
+    def run(self, context: StageContext) -> Mapping[str, Path]:
+        """Trains and saves the model."""
+        policy = context.load_policy(self.model_from, for_training=True)
+        renderer = ChatRenderer(policy.tokenizer)
+        examples = [_example(trace, renderer) for trace in context.load_traces(self.traces)]
+        if not examples:
+            raise context.empty("there are no traces to learn from")
+        batches = -(-len(examples) // self.batch_size)
+        total = min(self.epochs * batches, self.max_steps)
+        learner = self.learner.open(policy, total_steps=total, with_reference=False)
+        for step in range(context.resume(total, learner).step + 1, total + 1):
+            watch = Stopwatch()
+            epoch, batch = divmod(step - 1, batches)
+            order = generator(context.seed, context.name, "epoch", epoch).permutation(len(examples))
+            chosen = order[batch * self.batch_size : (batch + 1) * self.batch_size]
+            with watch("update"):
+                report = learner.supervise([examples[int(index)] for index in chosen])
+            row = {**report.row(), "epoch": epoch, "traces": len(chosen)}
+            context.finish_step(step, total, row, watch, every=self.checkpoint_every, learner=learner)
+        return {"model": save_policy(policy, context.folder / "model", policy.masters)}
+
+
+def _example(trace: Trace, renderer: ChatRenderer) -> Example:
+    return Example(
+        prompt_ids=renderer.prompt_ids(trace.prompt.messages),
+        target_ids=renderer.response_ids(trace.response, end=True),
+    )
