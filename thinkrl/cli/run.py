@@ -1,0 +1,102 @@
+"""`thinkrl run`: composes a recipe, and runs it or goes on with it."""
+
+import hashlib
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from thinkrl.cli.arguments import Overrides, Recipe, RecipesDirs
+from thinkrl.config.component import ConfigError
+
+if TYPE_CHECKING:
+    from thinkrl.config.compose import Composed
+    from thinkrl.stages.experiment import Experiment
+
+EXAMPLES = """Examples:
+
+thinkrl run quickstart
+
+thinkrl run quickstart seed=1 scale=smoke
+
+thinkrl run my/recipe.yaml stages.grpo.steps=50 --dir runs/trial --dry-run"""
+
+_LONGEST_NAME = 80
+
+
+def run(
+    recipe: Recipe,
+    overrides: Overrides = None,
+    directory: Annotated[
+        Path | None,
+        typer.Option("--dir", help="The run's directory; by default runs/RECIPE/NAME, NAME made of the overrides."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Compose, check, print the plan, and stop.")] = False,
+    recipes_dir: RecipesDirs = None,
+) -> None:
+    """Run a recipe. The same command on an existing run goes on where it stopped."""
+    from thinkrl.config.build import build
+    from thinkrl.config.compose import compose
+    from thinkrl.stages.experiment import Experiment
+
+    composed = compose(recipe, overrides or (), recipes_dir or ())
+    experiment = build(Experiment, composed.tree, composed)
+    place = directory if directory is not None else default_directory(composed)
+    if dry_run:
+        print_plan(experiment, composed, place)
+        return
+    from thinkrl.cli.summary import print_summary
+    from thinkrl.stages.runner import run_experiment
+
+    try:
+        finished = run_experiment(experiment, composed, place)
+    except KeyboardInterrupt as interrupt:
+        typer.echo(f"stopped; the same command goes on from the last step kept in {place}", err=True)
+        raise typer.Exit(130) from interrupt
+    print_summary(experiment, finished, composed.recipe_id)
+
+
+def default_directory(composed: "Composed") -> Path:
+    """`runs/<recipe>/<name>`: one command always means one directory."""
+    return Path("runs") / composed.recipe_id.replace("/", "_") / run_name(composed.tree.get("seed"), composed.overrides)
+
+
+def run_name(seed: object, overrides: tuple[str, ...]) -> str:
+    """`seed0`, then the other overrides in a form that a file system takes; the order given does not matter.
+
+    Names that had to be shortened or changed carry a hash, so that two runs never share one.
+    """
+    others = sorted(override for override in overrides if override.lstrip("+").partition("=")[0] != "seed")
+    full = "_".join([f"seed{seed}", *others])
+    name = re.sub(r"[^A-Za-z0-9._=,+\-]+", "-", full)[:_LONGEST_NAME].rstrip("-._")
+    return name if name == full else f"{name}_{hashlib.sha256(full.encode()).hexdigest()[:8]}"
+
+
+def print_plan(experiment: "Experiment", composed: "Composed", directory: Path) -> None:
+    """Prints what would run, in order, with the sizes, and where it goes."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(
+        "", "stage", "what it does", title=f"{experiment.name} (seed {experiment.seed})", title_justify="left"
+    )
+    for number, (name, stage) in enumerate(experiment.stages.items(), start=1):
+        table.add_row(str(number), name, stage.plan())
+    console = Console()
+    console.print(table)
+    console.print(f"model      {_named(composed, 'model')}", highlight=False, soft_wrap=True)
+    console.print(f"recipe     {composed.recipe_path}", highlight=False, soft_wrap=True)
+    state = "goes on with the run there" if (directory / "run.json").exists() else "new"
+    console.print(f"directory  {directory} ({state})", highlight=False, soft_wrap=True)
+    if composed.capped:
+        console.print(f"{len(composed.capped)} sizes are capped by the scale", highlight=False)
+    console.print("nothing was run (--dry-run)", highlight=False)
+
+
+def _named(composed: "Composed", key: str) -> str:
+    node = composed.tree.get(key)
+    if not isinstance(node, dict):
+        raise ConfigError(f"{key} must be a component, got {node!r} (set by {composed.origin(key)})")
+    source = node.get("source") or str(node.get("_target_", "")).rpartition(".")[2]
+    return f"{source} ({composed.origin(key)})"
