@@ -1,0 +1,129 @@
+"""The distribution a specification defines, and exact draws from it.
+
+Everything is computed in float32, whatever the model's precision. Truncation keeps whole levels of
+probability: tokens as likely as the last one kept are kept too, so the kept set does not depend on
+the order of a sort, and a learner finds the same set from the same logits.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from thinkrl.sampling.sampler import SamplingSpec
+
+_BLOCK = 256
+_ROWS = 8
+"""Rows drawn at a time, so that the passes over the vocabulary stay inside a processor's cache."""
+
+
+@dataclass(frozen=True, eq=False)
+class Draws:
+    """One token per row: ids int64 [b], log-probabilities and entropies (nats) float32 [b]."""
+
+    token_ids: Tensor
+    logprobs: Tensor
+    entropies: Tensor
+
+
+def kept_tokens(scaled: Tensor, spec: SamplingSpec) -> Tensor | None:
+    """Which tokens `spec` keeps, bool like `scaled` [..., vocabulary] (logits over temperature); None keeps all.
+
+    Top-k comes first, then top-p on what is left and renormalised, then min-p. The most likely token
+    is always kept.
+    """
+    keep: Tensor | None = None
+    if 0 < spec.top_k < scaled.shape[-1]:
+        keep = scaled >= scaled.topk(spec.top_k, dim=-1).values[..., -1:]
+    if spec.top_p < 1:
+        probabilities = (scaled if keep is None else scaled.masked_fill(~keep, -torch.inf)).softmax(-1)
+        nucleus = probabilities >= _nucleus_threshold(probabilities, spec.top_p)
+        keep = nucleus if keep is None else keep & nucleus
+    if spec.min_p > 0:
+        likely = scaled >= scaled.amax(-1, keepdim=True) + torch.log(torch.tensor(spec.min_p)).item()
+        keep = likely if keep is None else keep & likely
+    return keep
+
+
+def processed_logprobs(logits: Tensor, spec: SamplingSpec) -> Tensor:
+    """Log-probabilities float32 of the distribution `spec` makes of `logits` [..., vocabulary]; -inf if dropped.
+
+    Raises ValueError at temperature 0, where there is no distribution to speak of.
+    """
+    if spec.temperature == 0:
+        raise ValueError("temperature must be above 0 for log-probabilities, got 0")
+    scaled = logits.float() / spec.temperature
+    keep = kept_tokens(scaled, spec)
+    return (scaled if keep is None else scaled.masked_fill(~keep, -torch.inf)).log_softmax(-1)
+
+
+def draw(logits: Tensor, uniforms: Tensor, spec: SamplingSpec) -> Draws:
+    """One token per row of `logits` [b, vocabulary] by inverse CDF at `uniforms` [b] (float64, in [0, 1)).
+
+    At temperature 0 the most likely token is taken, with log-probability and entropy 0.
+    Raises FloatingPointError when a row of logits is not finite.
+    """
+    parts = [
+        _draw_rows(logits[start : start + _ROWS], uniforms[start : start + _ROWS], spec)
+        for start in range(0, len(logits), _ROWS)
+    ]
+    columns = (torch.cat(column) for column in zip(*parts, strict=True))
+    return Draws(*columns)
+
+
+def _draw_rows(logits: Tensor, uniforms: Tensor, spec: SamplingSpec) -> tuple[Tensor, Tensor, Tensor]:
+    scaled = logits.float()
+    if spec.temperature == 0:
+        _require_finite(scaled.sum(-1))
+        zeros = scaled.new_zeros(len(scaled))
+        return scaled.argmax(-1), zeros, zeros
+    if spec.temperature != 1:
+        scaled = scaled / spec.temperature
+    keep = kept_tokens(scaled, spec)
+    probabilities = (scaled if keep is None else scaled.masked_fill(~keep, -torch.inf)).softmax(-1)
+    best, best_ids = scaled.max(-1)
+    log_total = best - probabilities.gather(-1, best_ids[:, None])[:, 0].log()
+    # Dropped tokens have probability 0 and a finite logit, so they add nothing here.
+    entropies = log_total - torch.linalg.vecdot(probabilities, scaled)
+    _require_finite(entropies)
+    token_ids = _inverse_cdf(probabilities, uniforms)
+    logprobs = scaled.gather(-1, token_ids[:, None])[:, 0] - log_total
+    return token_ids, logprobs, entropies.clamp_(min=0)
+
+
+def _inverse_cdf(probabilities: Tensor, uniforms: Tensor) -> Tensor:
+    """First index whose cumulative probability exceeds the uniform times the total, int64 [b].
+
+    The sum runs over blocks, then inside one block, in float64: cheap, and exact enough that a token
+    of probability 0 is never returned.
+    """
+    rows, vocabulary = probabilities.shape
+    padded = functional.pad(probabilities, (0, -vocabulary % _BLOCK)).view(rows, -1, _BLOCK)
+    block, rest = _first_above(padded.sum(-1), uniforms.double(), relative=True)
+    inside, _ = _first_above(padded[torch.arange(rows, device=padded.device), block], rest, relative=False)
+    return block * _BLOCK + inside
+
+
+def _first_above(masses: Tensor, targets: Tensor, *, relative: bool) -> tuple[Tensor, Tensor]:
+    """First index where the running sum of `masses` [b, n] exceeds the target, and what the target has left there."""
+    cumulative = masses.double().cumsum(-1)
+    total = cumulative[:, -1]
+    # Below the total even after rounding, so the index found is one where the sum rises.
+    targets = torch.minimum(targets * total if relative else targets, torch.nextafter(total, total.new_zeros(())))
+    index = torch.searchsorted(cumulative, targets[:, None], right=True)
+    before = functional.pad(cumulative, (1, 0)).gather(-1, index)[:, 0]
+    return index[:, 0], (targets - before).clamp_(min=0)
+
+
+def _nucleus_threshold(probabilities: Tensor, top_p: float) -> Tensor:
+    """Probability of the last token in the smallest set of most likely tokens whose mass reaches `top_p`, [..., 1]."""
+    ordered = probabilities.sort(dim=-1, descending=True).values
+    before = ordered.double().cumsum(-1) - ordered
+    inside = (before < top_p).sum(-1, keepdim=True).clamp(min=1)
+    return ordered.gather(-1, inside - 1)
+
+
+def _require_finite(values: Tensor) -> None:
+    if not bool(torch.isfinite(values).all()):
+        raise FloatingPointError("the model's logits are not finite; the weights have diverged")
