@@ -53,7 +53,8 @@ class NumberGrader(Grader):
         if self.bare_percent and a.percent != b.percent:
             pairs.append((a.value, b.value))
         lenient = (a.decimal and not b.terminates) or (b.decimal and not a.terminates)
-        tolerance = Fraction(max(self.relative_tolerance, self.decimal_tolerance if lenient else 0.0))
+        # By its decimal form: the float 1e-6 is a little less than one millionth.
+        tolerance = Fraction(str(max(self.relative_tolerance, self.decimal_tolerance if lenient else 0.0)))
         return any(abs(x - y) <= tolerance * max(abs(x), abs(y)) for x, y in pairs)
 
     def _read(self, source: Any) -> Number | None:

@@ -6,6 +6,7 @@ from fractions import Fraction
 from typing import Any
 
 from thinkrl.grading.text import plain, unwrap
+from thinkrl.grading.units import CURRENCY, read_unit
 
 MAX_CHARACTERS = 4000
 """Longer text is no number (Python refuses to convert integers of more than 4300 digits)."""
@@ -49,30 +50,19 @@ _POWER = re.compile(
 _LATEX_FRACTION = re.compile(r"\\[dtc]?frac\s*(?:\{\s*([-+]?[^{}]+?)\s*\}|(\d))\s*(?:\{\s*([-+]?[^{}]+?)\s*\}|(\d))")
 _SLASH = re.compile(rf"(?P<top>{_DECIMAL})\s*/\s*(?P<bottom>{_DECIMAL})(?![\d.])")
 _MIXED = re.compile(r"(?P<whole>\d+)\s+(?P<top>\d+)\s*/\s*(?P<bottom>\d+)(?![\d.])")
-_CURRENCY = {"$": "dollar", "€": "euro", "£": "pound", "¥": "yen", "₹": "rupee", "₩": "won"}
 _SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
 _SCALE = re.compile(rf"\s*({'|'.join(_SCALES)})\b", re.IGNORECASE)
 _PERCENT = re.compile(r"\s*(?:\\?%|(?:percent|per cent|pct|percentage points?)\b)", re.IGNORECASE)
 _ASSIGNED = re.compile(r"\s*(?:[A-Za-z]\w{0,15}\s*)?=\s*(?!=)")
 _TEXT = re.compile(r"\\(?:text|mathrm|textrm|rm|mbox|textbf|mathbf)\s*\{([^{}]*)\}")
 _SPACE = re.compile(r"\\[,;:! ]|~|\\quad|\\qquad")
-# Written in one piece with the number, so that neither 5x nor 5i nor 5pi passes for 5.
-_ATTACHED = frozenset(
-    """m cm mm km nm um µm μm g kg mg lb lbs oz s ms sec min h hr hrs l ml cl dl ft in yd mi kmh mph kph hz khz mhz ghz
-    kw mw kv kj kn pa kpa ° °c °f deg kb mb gb tb px pt usd eur gbp st nd rd th""".split()
-)
-_UNIT_PART = re.compile(r"(°[CF]?|[^\W\d_]+\.?)(?:\s*\^?\s*\{?\s*-?[1-9]\s*\}?)?")
-_NOT_UNITS = frozenset(
-    """or and not to no than more less about half halves third thirds quarter quarters fourth fourths fifth fifths
-    tenth tenths hundredth hundredths thousandth thousandths dozen plus minus times over is if but e i pi π""".split()
-)
 
 
-def read_number(source: Any) -> Number | None:
+def read_number(source: Any, assignment: bool = True) -> Number | None:
     """The number that `source` (text, int, float or Fraction) is, or None when it is not one number.
 
     Whole text only: words around the number, a second number or an unfinished expression give None.
-    A float is read by its shortest decimal form.
+    A float is read by its shortest decimal form. assignment: whether a name before it, as in `x = 5`, is dropped.
     """
     if isinstance(source, bool):
         return None
@@ -83,10 +73,10 @@ def read_number(source: Any) -> Number | None:
     if not isinstance(source, str) or len(source) > MAX_CHARACTERS:
         return None
     text = _prepared(source)
-    assigned = _ASSIGNED.match(text)
+    assigned = _ASSIGNED.match(text) if assignment else None
     text = text[assigned.end() :] if assigned else text
     sign, text = _sign(text)
-    unit = _CURRENCY.get(text[:1], "")
+    unit = CURRENCY.get(text[:1], "")
     if unit:
         inner, text = _sign(text[1:].lstrip())
         sign *= inner
@@ -99,7 +89,7 @@ def read_number(source: Any) -> Number | None:
         value, rest = value * 10 ** _SCALES[scale[1].lower()], rest[scale.end() :]
     percent = _PERCENT.match(rest)
     rest = rest[percent.end() :] if percent else rest
-    tail = _unit(rest)
+    tail = read_unit(rest)
     if tail is None or (unit and tail and unit != tail):
         return None
     return Number(sign * value, unit or tail, bool(percent), decimal)
@@ -181,41 +171,3 @@ def _latex_fraction(match: re.Match[str]) -> Fraction | None:
 
 
 _SIGNED = re.compile(rf"[-+]?\s*{_DECIMAL}")
-
-
-def _unit(rest: str) -> str | None:
-    """The unit in what follows a number, singular and lower case; empty for none, None when it is no unit."""
-    attached = rest[:1] not in ("", " ", "\t", "\n")
-    text = rest.strip().strip("{}").strip()
-    if not text:
-        return ""
-    if text in _CURRENCY:
-        return _CURRENCY[text]
-    words: list[str] = []
-    for part in re.split(r"\s*(?:/|\bper\b|\s|\\cdot|·|\*)\s*", text):
-        match = _UNIT_PART.fullmatch(part) if part else None
-        if match is None:
-            return None
-        words.append(part.replace("{", "").replace("}", "").replace("^", "").rstrip("."))
-    known = all(re.sub(r"-?\d", "", word).lower() in _ATTACHED for word in words)
-    if not known and (attached or len(words) > 3 or any(w.lower() in _NOT_UNITS or len(w) < 3 for w in words)):
-        return None
-    return "/".join(_singular(word.lower()) for word in words)
-
-
-def _singular(word: str) -> str:
-    alias = _ALIASES.get(word)
-    if alias:
-        return alias
-    short = word[:-1] if word.endswith("s") and not word.endswith("ss") and len(word) > 3 else word
-    return _ALIASES.get(short, short)
-
-
-_ALIASES = {
-    "cm": "centimeter", "centimetre": "centimeter", "m": "meter", "metre": "meter", "km": "kilometer",
-    "kilometre": "kilometer", "mm": "millimeter", "millimetre": "millimeter", "g": "gram", "kg": "kilogram",
-    "mg": "milligram", "lb": "pound", "lbs": "pound", "oz": "ounce", "sec": "second", "s": "second", "min": "minute",
-    "h": "hour", "hr": "hour", "hrs": "hour", "l": "liter", "litre": "liter", "ml": "milliliter", "ft": "foot",
-    "feet": "foot", "in": "inch", "inche": "inch", "inches": "inch", "yd": "yard", "mi": "mile", "deg": "degree",
-    "°": "degree", "usd": "dollar", "eur": "euro", "gbp": "pound", "kmh": "kilometer/hour",
-}  # fmt: skip
