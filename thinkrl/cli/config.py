@@ -1,5 +1,6 @@
 """`thinkrl config`: the composed configuration, and what one key of it means."""
 
+import json
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -36,9 +37,10 @@ def config(
     from thinkrl.config.build import build
     from thinkrl.config.compose import compose
     from thinkrl.config.render import to_json, with_origins
-    from thinkrl.stages.experiment import Experiment
 
     composed = compose(recipe, overrides or (), recipes_dir or ())
+    from thinkrl.stages.experiment import Experiment
+
     if explain is not None:
         from thinkrl.config.explain import explain as explain_key
 
@@ -52,7 +54,6 @@ def config(
 
 
 def _print_explanation(found: "Explanation", as_json: bool) -> None:
-    import json
     from dataclasses import asdict
 
     from rich.console import Console
@@ -83,6 +84,4 @@ def _print_explanation(found: "Explanation", as_json: bool) -> None:
 
 
 def _shown(value: Any) -> str:
-    from thinkrl.config.render import to_yaml
-
-    return to_yaml({"": value}).removeprefix("'': ").removeprefix("'':\n").rstrip("\n")
+    return value if isinstance(value, str) else json.dumps(value, default=str)

@@ -146,19 +146,14 @@ def wandb() -> Finding:
     """Whether metrics can go to Weights & Biases: a key, and a server that answers."""
     base = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")
     host = base.partition("//")[2].partition("/")[0]
-    if os.environ.get("WANDB_MODE") in ("offline", "disabled", "dryrun"):
-        return Finding(
-            "wandb server", "off", f"WANDB_MODE={os.environ['WANDB_MODE']}", "unset WANDB_MODE to send metrics"
-        )
+    name, mode = "wandb server", os.environ.get("WANDB_MODE")
+    if mode in ("offline", "disabled", "dryrun"):
+        return Finding(name, "off", f"WANDB_MODE={mode}", "unset WANDB_MODE to send metrics")
     if not _has_wandb_key(host):
-        return Finding(
-            "wandb server", "off", "no key", "`wandb login` sends metrics online; without a key they stay offline"
-        )
+        return Finding(name, "off", "no key", "`wandb login` sends metrics online; without a key they stay offline")
     if not reachable(host):
-        return Finding(
-            "wandb server", "off", f"{host} cannot be reached", "runs log offline; `wandb sync` sends them later"
-        )
-    return Finding("wandb server", "ok", f"key found, {host} answers")
+        return Finding(name, "off", f"{host} cannot be reached", "runs log offline; `wandb sync` sends them later")
+    return Finding(name, "ok", f"key found, {host} answers")
 
 
 def _has_wandb_key(host: str) -> bool:

@@ -38,9 +38,10 @@ def run(
     """Run a recipe. The same command on an existing run goes on where it stopped."""
     from thinkrl.config.build import build
     from thinkrl.config.compose import compose
-    from thinkrl.stages.experiment import Experiment
 
     composed = compose(recipe, overrides or (), recipes_dir or ())
+    from thinkrl.stages.experiment import Experiment
+
     experiment = build(Experiment, composed.tree, composed)
     place = directory if directory is not None else default_directory(composed)
     if dry_run:

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -104,22 +105,34 @@ class _Search:
         from hydra.core.override_parser.overrides_parser import OverridesParser
         from hydra.types import RunMode
 
-        search_path = ", ".join(_quoted(f"file://{folder}") for folder in self.folders[1:])
-        name, setting = self.file.path.stem, f"hydra.searchpath=[{search_path}]"
         parsed = OverridesParser.create().parse_overrides(list(overrides))
-        known = self.loader.compute_defaults_list(name, [setting], RunMode.RUN).overrides.known_choices
-        lines = [setting]
+        lines = [self._search_path]
         for override in parsed:
             self._refuse_special(override)
             given = str(override.input_line)
             changes_group = self._is_group(override) and given[0] not in "+~"
-            lines.append(f"+{given}" if changes_group and override.get_key_element() not in known else given)
-        found = self.loader.compute_defaults_list(name, lines, RunMode.RUN)
+            lines.append(given)
+            if changes_group and override.get_key_element() not in self._chosen_groups:
+                lines[-1] = f"+{given}"
+        found = self.loader.compute_defaults_list(self.file.path.stem, lines, RunMode.RUN)
         values = [override for override in found.config_overrides if not override.is_hydra_override()]
         set_values = {override.input_line for override in values}
         groups = {o.get_key_element().lstrip("+~"): o for o in parsed if o.input_line not in set_values}
         files = [default for default in found.defaults if not (default.config_path or "").startswith("hydra/")]
         return _Plan([default for default in files if default.config_path], values, groups)
+
+    @cached_property
+    def _chosen_groups(self) -> Mapping[str, Any]:
+        """The groups that the recipe itself chooses from: a choice of another group is an addition."""
+        from hydra.types import RunMode
+
+        found = self.loader.compute_defaults_list(self.file.path.stem, [self._search_path], RunMode.RUN)
+        return found.overrides.known_choices
+
+    @property
+    def _search_path(self) -> str:
+        folders = ", ".join(_quoted(f"file://{folder}") for folder in self.folders[1:])
+        return f"hydra.searchpath=[{folders}]"
 
     def _is_group(self, override: "Override") -> bool:
         return any((folder / override.key_or_group).is_dir() for folder in self.folders)
