@@ -117,7 +117,10 @@ def wilson_interval(successes: int, trials: int, level: float = 0.95) -> Interva
     share = successes / trials
     centre = (share + z * z / (2 * trials)) / (1 + z * z / trials)
     half = z / (1 + z * z / trials) * sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
-    return Interval(max(0.0, centre - half), min(1.0, centre + half), level)
+    # At the ends the bounds are exactly 0 and 1; rounding would leave a speck.
+    low = centre - half if successes else 0.0
+    high = centre + half if successes < trials else 1.0
+    return Interval(low, high, level)
 
 
 def accuracy_interval(scores: Scores, seed: int, level: float = 0.95) -> Interval:

@@ -10,6 +10,9 @@ from typing import Any
 from thinkrl.data.source import json_value
 from thinkrl.rollouts.prompt import Prompt
 
+MACHINE_FIELDS = frozenset({"workers"})
+"""Fields of components that say how fast something runs, not what comes out: no part of a protocol."""
+
 
 @dataclass(frozen=True)
 class EvaluationProtocol:
@@ -77,10 +80,11 @@ def data_fingerprint(prompts: Sequence[Prompt]) -> str:
 
 
 def describe(component: Any) -> Any:
-    """A component as JSON values: its class as `_target_`, then every field, nested ones too."""
+    """A component as JSON values: its class as `_target_`, then every field but MACHINE_FIELDS, nested ones too."""
     if is_dataclass(component) and not isinstance(component, type):
         kind = type(component)
-        values = {field.name: describe(getattr(component, field.name)) for field in fields(component)}
+        names = [field.name for field in fields(component) if field.name not in MACHINE_FIELDS]
+        values = {name: describe(getattr(component, name)) for name in names}
         return {"_target_": f"{kind.__module__}.{kind.__qualname__}", **values}
     if isinstance(component, Enum):
         return component.value
