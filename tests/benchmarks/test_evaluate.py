@@ -12,7 +12,7 @@ import torch
 from thinkrl.benchmarks.benchmark import Benchmark
 from thinkrl.benchmarks.evaluate import evaluate_model
 from thinkrl.benchmarks.protocol import data_fingerprint
-from thinkrl.benchmarks.result import BenchmarkResult, ProtocolMismatch, compare
+from thinkrl.benchmarks.result import BenchmarkResult, ProtocolMismatch, ResultError, compare
 from thinkrl.data.length import OverlongPolicy
 from thinkrl.data.source import DataError
 from thinkrl.environments.single_turn import SingleTurn
@@ -127,8 +127,14 @@ def test_json_without_a_number_is_still_json() -> None:
 def test_an_edited_protocol_is_noticed() -> None:
     stored = json.loads(measure().to_json())
     stored["protocol"]["sampling"]["temperature"] = 0.6
-    with pytest.raises(ValueError, match="the result was edited"):
+    with pytest.raises(ResultError, match="the result was edited"):
         BenchmarkResult.from_json(json.dumps(stored))
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"summary": 1, "protocol_id": {}}'])
+def test_other_texts_are_no_results(text: str) -> None:
+    with pytest.raises(ResultError, match="this is no benchmark result"):
+        BenchmarkResult.from_json(text)
 
 
 @pytest.mark.parametrize(
@@ -166,6 +172,11 @@ def test_samples_template_and_engine_belong_to_the_protocol() -> None:
 
     engine = evaluate_model(policy(), BENCHMARK, Other(TEXTS), seed=0)[0]
     assert first.protocol.differences(engine.protocol) == ["engine"]
+
+
+def test_one_and_one_point_zero_are_one_protocol() -> None:
+    whole = measure(replace(BENCHMARK, sampling=SamplingSpec(temperature=1, max_new_tokens=64)))
+    assert whole.protocol.hash == measure().protocol.hash
 
 
 def test_how_fast_grading_runs_is_no_part_of_the_protocol() -> None:

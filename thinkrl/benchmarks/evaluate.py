@@ -1,6 +1,5 @@
 """Measures a policy on a benchmark."""
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -56,7 +55,7 @@ def evaluate_model(
             prompts=len(prompts),
             template=renderer.template_fingerprint,
             samples=k,
-            sampling=asdict(benchmark.sampling) | {"stop": list(benchmark.sampling.stop)},
+            sampling=describe(benchmark.sampling),
             environment=describe(benchmark.environment),
             extractor=describe(benchmark.extractor),
             grader=describe(benchmark.grader),

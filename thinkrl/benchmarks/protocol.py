@@ -92,6 +92,8 @@ def describe(component: Any) -> Any:
         return {str(key): describe(value) for key, value in component.items()}
     if isinstance(component, list | tuple):
         return [describe(value) for value in component]
+    if isinstance(component, float) and component.is_integer():
+        return int(component)  # temperature 1 and 1.0 are one protocol
     return json_value(component)
 
 

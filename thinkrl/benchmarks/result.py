@@ -1,7 +1,6 @@
 """What a benchmark found: every verdict, the numbers made of them, and the protocol they stand under."""
 
 import json
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from math import isnan, nan
@@ -20,13 +19,18 @@ from thinkrl.benchmarks.metrics import (
     pass_at_k,
 )
 from thinkrl.benchmarks.protocol import EvaluationProtocol
+from thinkrl.config.component import UserError
 from thinkrl.grading.verdict import Verdict
 
 _MARKS = {Verdict.CORRECT: 1.0, Verdict.WRONG: 0.0}
 
 
-class ProtocolMismatch(Exception):
+class ProtocolMismatch(UserError):
     """Two results were measured under different protocols; the message names the fields."""
+
+
+class ResultError(UserError):
+    """A text that is no stored result, or one that was edited."""
 
 
 @dataclass(frozen=True)
@@ -133,18 +137,22 @@ class BenchmarkResult:
     def from_json(cls, text: str) -> "BenchmarkResult":
         """Reads what `to_json` wrote; the numbers are made again from the verdicts.
 
-        Raises ValueError when the stored protocol no longer has its stored hash.
+        Raises ResultError for any other text, and when the stored protocol no longer has its stored hash.
         """
-        values: dict[str, Any] = json.loads(text)
-        values.pop("summary")
-        stored: Mapping[str, str] = values.pop("protocol_id")
-        protocol = EvaluationProtocol(**values.pop("protocol"))
-        if protocol.hash != stored["hash"]:
-            raise ValueError(f"protocol hash must be {protocol.hash}, got {stored['hash']}: the result was edited")
-        verdicts = tuple(tuple(Verdict(verdict) for verdict in row) for row in values.pop("verdicts"))
-        answers = tuple(tuple(row) for row in values.pop("answers"))
-        prompt_ids = tuple(values.pop("prompt_ids"))
-        return cls(protocol=protocol, prompt_ids=prompt_ids, verdicts=verdicts, answers=answers, **values)
+        try:
+            values: dict[str, Any] = json.loads(text)
+            values.pop("summary")
+            stored = values.pop("protocol_id")["hash"]
+            protocol = EvaluationProtocol(**values.pop("protocol"))
+            verdicts = tuple(tuple(Verdict(verdict) for verdict in row) for row in values.pop("verdicts"))
+            answers = tuple(tuple(row) for row in values.pop("answers"))
+            prompt_ids = tuple(values.pop("prompt_ids"))
+            result = cls(protocol=protocol, prompt_ids=prompt_ids, verdicts=verdicts, answers=answers, **values)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ResultError(f"this is no benchmark result: {type(error).__name__}: {error}") from error
+        if protocol.hash != stored:
+            raise ResultError(f"the protocol has the hash {protocol.hash}, not {stored}: the result was edited")
+        return result
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from thinkrl.config.component import UserError
 from thinkrl.rollouts.prompt import Message
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ _MARK = "thinkrl-mark"
 _THOUGHT = f"{THINK}\nthought\n</think>\n\n{_MARK}"
 
 
-class TemplateError(Exception):
+class TemplateError(UserError):
     """A chat template that cannot be used as asked; the message says why and what to do."""
 
 

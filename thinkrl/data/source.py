@@ -5,12 +5,13 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from thinkrl.config.component import UserError
 from thinkrl.rollouts.prompt import Message, Prompt
 
 _PLACEHOLDER = re.compile(r"\{([A-Za-z_]\w*)\}")
 
 
-class DataError(Exception):
+class DataError(UserError):
     """Data that cannot be used. The message says what is wrong, where, and what to do."""
 
 
