@@ -127,12 +127,20 @@ class _DamagedError(Exception):
 
 def _storage_owners(tensors: "Mapping[str, torch.Tensor]") -> dict[str, str]:
     """For each name, the first name that holds the very same memory in the same way (tied weights)."""
+    import torch
+
     first: dict[tuple[object, ...], str] = {}
     owners = {}
     for name, tensor in tensors.items():
+        if _dtype_name(tensor) not in _DTYPES or tensor.layout is not torch.strided:
+            raise ValueError(f"tensor {name!r} cannot be saved: dtype {tensor.dtype}, layout {tensor.layout}")
         same = (str(tensor.device), tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
         owners[name] = first.setdefault(same, name) if tensor.numel() else name
     return owners
+
+
+def _dtype_name(tensor: "torch.Tensor") -> str:
+    return str(tensor.dtype).removeprefix("torch.")
 
 
 def _aligned(tensors: "Mapping[str, torch.Tensor]") -> "dict[str, torch.Tensor]":
@@ -145,11 +153,12 @@ def _header(tensors: "Mapping[str, torch.Tensor]") -> bytes:
     entries: dict[str, object] = {}
     start = 0
     for name, tensor in tensors.items():
-        dtype = str(tensor.dtype).removeprefix("torch.")
-        if dtype not in _DTYPES or tensor.is_sparse:
-            raise ValueError(f"tensor {name!r} cannot be saved: dtype {dtype}, layout {tensor.layout}")
         end = start + tensor.numel() * tensor.element_size()
-        entries[name] = {"dtype": _DTYPES[dtype], "shape": list(tensor.shape), "data_offsets": [start, end]}
+        entries[name] = {
+            "dtype": _DTYPES[_dtype_name(tensor)],
+            "shape": list(tensor.shape),
+            "data_offsets": [start, end],
+        }
         start = end
     text = json.dumps(entries).encode()
     text += b" " * (-len(text) % 8)

@@ -24,7 +24,8 @@ from thinkrl.tracking.provenance import git_state, hardware, now, versions
 
 StageStatus = Literal["pending", "running", "finished"]
 
-_BEFORE_RECORD = {"config.yaml", "origins.yaml", "run.lock"}
+_LAID_OUT = ("config.yaml", "origins.yaml", "run.json")
+_BEFORE_RECORD = {"run.lock", *_LAID_OUT, *(name + PARTIAL for name in _LAID_OUT)}
 """What a process killed while it laid out a new directory may leave."""
 
 
@@ -79,7 +80,7 @@ class RunDirectory:
         path = Path(path).absolute()
         with disk_errors(path):
             path.mkdir(parents=True, exist_ok=True)
-            present = {entry.name for entry in path.iterdir() if not entry.name.endswith(PARTIAL)}
+            present = {entry.name for entry in path.iterdir()}
         if "run.json" not in present and present - _BEFORE_RECORD:
             names = ", ".join(sorted(present - _BEFORE_RECORD)[:3])
             raise RunError(f"{path} holds other files ({names}) and no run. Use another --dir")

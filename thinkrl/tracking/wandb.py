@@ -66,6 +66,7 @@ class WandbTracker:
                 return _WandbRun(self._init(attempt, run, config, name), run, attempt)
             except Exception as error:
                 then = "going on offline" if attempt == "online" else "going on without it"
+                _forget_client()
                 _report(f"could not start {attempt} ({_short(error)}); {then}. metrics.jsonl holds everything")
         return NoTracker().open(run, config, name)
 
@@ -207,6 +208,16 @@ def has_key() -> bool:
         except (OSError, netrc.NetrcParseError):
             continue
     return False
+
+
+def _forget_client() -> None:
+    """Ends the client's own process, which would refuse the run's id after a failed start."""
+    try:
+        import wandb
+
+        wandb.teardown(exit_code=0)
+    except Exception:
+        return
 
 
 def _short(error: Exception) -> str:
