@@ -8,7 +8,9 @@ from thinkrl.grading.text import boxed, plain
 from thinkrl.rollouts.spans import read_response
 
 Source = Literal["answer_tag", "boxed", "last_number", "last_line", "whole"]
-_NUMBER = re.compile(r"(?<![\w.])[-+]?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?(?:[eE][-+]?\d+)?(?:\s*/\s*\d+)?%?")
+_NUMBER = re.compile(
+    r"(?<![\w.])[-+]?(?:\d{1,3}(?:,\d{3}){1,20}(?!\d)|\d+)(?:\.\d+)?(?:[eE][-+]?\d+)?(?:\s*/\s*\d+)?%?"
+)
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,8 @@ _OPEN, _CLOSE = "([{", ")]}"
 
 def tidy(text: str) -> str:
     r"""`text` as LaTeX that a strict parser reads: one spelling for each command, `\sqrt(x)` and `x^(2)` in braces."""
-    text = unwrap(plain(text))
+    # One space for many: patterns that skip white space stay linear.
+    text = " ".join(unwrap(plain(text)).split())
     text = _LOOK.sub(" ", text.replace("\\left.", "").replace("\\right.", "")).replace("\\ ", " ").replace("\\$", "")
     for pattern, spelling in _SPELLINGS:
         text = pattern.sub(spelling, text)

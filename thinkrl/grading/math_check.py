@@ -29,7 +29,7 @@ def check(answer: str, reference: str, relative_tolerance: float, decimal_tolera
     comparison = _Comparison(NumberGrader(relative_tolerance=relative_tolerance, decimal_tolerance=decimal_tolerance))
     try:
         return {"verdict": "correct" if comparison.same(gold, given) else "wrong", "note": ""}
-    except (MemoryError, RecursionError):
+    except MemoryError:
         raise
     except Exception as error:
         # Not ungradable: an answer must not escape its verdict by being odd enough.

@@ -100,7 +100,7 @@ def _read(text: str, depth: int) -> Value:
         return Relation(sides, tuple(_SIGNS.get(sign, sign) for sign in signs))
     parts, operations = split(text, _SET_SIGN)
     if operations:
-        return SetExpression(tuple(_read(part, depth + 1) for part in parts), tuple(operations))
+        return SetExpression(tuple(_read(part, depth + 1) for part in parts), tuple(sign[1:] for sign in operations))
     return _bracketed(text, depth) or _words(text) or _expression(text)
 
 
@@ -157,7 +157,7 @@ def _expression(text: str) -> sympy.Basic | sympy.MatrixBase:
             normalization_config=None,
             conversion_config=ConversionConfig(lowercase_symbols=False),
         )
-    except (MemoryError, RecursionError):
+    except MemoryError:
         raise
     except Exception as error:
         raise UnreadableError(f"{type(error).__name__} in latex2sympy") from error

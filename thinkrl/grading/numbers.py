@@ -96,7 +96,7 @@ def read_number(source: Any, assignment: bool = True) -> Number | None:
 
 
 def _prepared(source: str) -> str:
-    text = unwrap(plain(source))
+    text = unwrap(" ".join(plain(source).split()))
     text = text.replace("\\$", "$").replace("{,}", ",").replace("\\left", "").replace("\\right", "")
     text = re.sub(r"(?<=\d)(?:\\,|\\!|_|')(?=\d{3}(?!\d))", ",", text.replace(",\\!", ","))
     text = _SPACE.sub(" ", _TEXT.sub(r" \1", text)).replace("^\\circ", "°").replace("^{\\circ}", "°").strip()

@@ -10,6 +10,8 @@ from thinkrl.grading.number import NumberGrader
 from thinkrl.grading.text import plain, shorten, unwrap
 from thinkrl.grading.verdict import Grade, Verdict
 
+MAX_CHARACTERS = 20000
+"""Only so much of an answer is read; what a cut leaves is WRONG by its elements."""
 _BRACES = (("\\{", "\\}"), ("{", "}"), ("[", "]"), ("(", ")"))
 _AND = re.compile(r"\s*(?:,\s*)?(?:\\text\s*\{\s*(?:and|or)\s*\}|\b(?:and|or)\b)\s*", re.IGNORECASE)
 
@@ -77,7 +79,9 @@ class SetGrader(Grader):
     def _split(self, source: Any) -> list[str]:
         if not isinstance(source, str) or not source.strip():
             return []
-        text = unwrap(plain(source[:20000]).replace("\\left", "").replace("\\right", ""))
+        text = plain(source[:MAX_CHARACTERS]).replace("\\left", "").replace("\\right", "")
+        # One space for many: patterns that skip white space stay linear.
+        text = unwrap(" ".join(text.split()))
         for left, right in _BRACES:
             if text.startswith(left) and text.endswith(right):
                 text = text[len(left) : len(text) - len(right)]

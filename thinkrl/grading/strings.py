@@ -70,9 +70,9 @@ class ChoiceGrader(Grader):
     def _read(self, text: str) -> str:
         """The distinct letters named, in order of first mention; empty when the text opens with none."""
         text = re.sub(r"\\(?:text|textbf|mathrm|mathbf)\s*\{([^{}]*)\}", r"\1", plain(text[:2000]))
-        text = unwrap(text)
+        text = unwrap(" ".join(text.split()))
         one = rf"[{self.letters}]"
-        lead = r"(?:(?:the\s+)?(?:correct\s+|final\s+)?(?:answer|option|choice)\s*(?:is\b|:|=)?\s*)*"
+        lead = r"(?:(?:the\s+)?(?:correct\s+|final\s+)?(?:answer|option|choice)\s*(?:(?:is\b|:|=)\s*)?)*"
         opening = re.match(
             rf"{lead}(?:\(\s*({one})\s*\)|\[\s*({one})\s*\]|({one})(?=[).:,;]|\s*$))", text, re.IGNORECASE
         )

@@ -17,6 +17,8 @@ def plain(text: str) -> str:
 
     Superscripts and vulgar fractions are written out first, for NFKC reads 10\u00b2 as 102 and 1\u00bd as 11/2.
     """
+    if text.isascii():
+        return text
     text = _THIN_SPACE.sub(",", text)
     text = _SUPERSCRIPT_RUN.sub(lambda m: "^{" + "".join(_SUPERSCRIPT[c] for c in m[0]) + "}", text)
     return unicodedata.normalize("NFKC", "".join(map(_ascii, text))).replace("\u2044", "/")

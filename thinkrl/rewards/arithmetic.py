@@ -12,7 +12,7 @@ MAX_SIDE = 80
 MAX_DEPTH = 20
 """Deepest nesting of parentheses that is read."""
 
-_NUMBER = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d{1,30})(?:\.\d{1,30})?"
+_NUMBER = r"(?:\d{1,3}(?:,\d{3}){1,10}(?!\d)|\d{1,30})(?:\.\d{1,30})?"
 _NUMBERS = re.compile(rf"(?<![\w.^]){_NUMBER}(?![\d^])")
 _TOKEN = re.compile(rf"(?P<space>[ \t$]+)|(?P<number>{_NUMBER}(?![\w^%]|\.\d))|(?P<sign>[-+*/()=])|(?P<other>\w+|.|\n)")
 _TIMES = re.compile(r"\\times\b|\\cdot\b|[×·⋅∙]|(?<=[\d)]) ?[xX] ?(?=[\d(])")
