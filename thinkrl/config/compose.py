@@ -85,11 +85,11 @@ def compose(
 
 @dataclass(frozen=True, eq=False)
 class _Plan:
-    """The files of a configuration in merge order, and the overrides that set values."""
+    """The files of a configuration in merge order, the overrides that set values, and the groups these name."""
 
     files: "list[ResultDefault]"
     values: "list[Override]"
-    groups: "dict[str, Override]"
+    groups: set[str]
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,14 +110,12 @@ class _Search:
         for override in parsed:
             self._refuse_special(override)
             given = str(override.input_line)
-            changes_group = self._is_group(override) and given[0] not in "+~"
-            lines.append(given)
-            if changes_group and override.get_key_element() not in self._chosen_groups:
-                lines[-1] = f"+{given}"
+            chooses = self._is_group(override) and given[0] not in "+~" and not isinstance(override.value(), dict)
+            added = chooses and override.get_key_element() not in self._chosen_groups
+            lines.append(f"+{given}" if added else given)
         found = self.loader.compute_defaults_list(self.file.path.stem, lines, RunMode.RUN)
         values = [override for override in found.config_overrides if not override.is_hydra_override()]
-        set_values = {override.input_line for override in values}
-        groups = {o.get_key_element().lstrip("+~"): o for o in parsed if o.input_line not in set_values}
+        groups = {override.get_key_element().lstrip("+~") for override in parsed if self._is_group(override)}
         files = [default for default in found.defaults if not (default.config_path or "").startswith("hydra/")]
         return _Plan([default for default in files if default.config_path], values, groups)
 
@@ -127,7 +125,7 @@ class _Search:
         from hydra.types import RunMode
 
         found = self.loader.compute_defaults_list(self.file.path.stem, [self._search_path], RunMode.RUN)
-        return found.overrides.known_choices
+        return dict(found.overrides.known_choices)
 
     @property
     def _search_path(self) -> str:

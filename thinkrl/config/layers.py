@@ -93,22 +93,21 @@ class Layers:
     def delete(self, path: Path, origin: str) -> None:
         """Takes out the node at `path`; in a shared part, out of this place's copy only."""
         node: Any = self.tree
+        shared = False
         for depth, key in enumerate(path):
             last = depth == len(path) - 1
-            shared = isinstance(node, dict) and _BASE in node
-            if shared and last:
+            shared = shared or (isinstance(node, dict) and _BASE in node)
+            if not shared and (not isinstance(node, dict) or key not in node):
+                raise ConfigError(f"{origin}: there is no {dotted(path[: depth + 1])}; {_near(key, node)}")
+            if last and shared:
                 self._replace(node, key, _Mark.DELETED, origin, path)
-            elif shared:
-                node = node.setdefault(key, {_BASE: None})
-            elif not isinstance(node, dict) or key not in node:
-                names = node if isinstance(node, dict) else []
-                raise ConfigError(f"{origin}: there is no {dotted(path[: depth + 1])}; {suggestion(key, names)}")
             elif last:
                 self._replace(node, key, None, origin, path)
                 del node[key], self.origins[path]
             else:
-                if _reference(node[key]):
-                    node[key] = {_BASE: node[key]}
+                child = node.get(key)
+                if not isinstance(child, dict):
+                    node[key] = {_BASE: child} if _reference(child) else {}
                 node = node[key]
 
     def resolved(self) -> tuple[dict[str, Any], dict[Path, str]]:
@@ -141,15 +140,19 @@ class Layers:
         return result, origins
 
     def _change(
-        self, shared: "Layers", changes: dict[Any, Any], here: Path, pending: frozenset[Path]
+        self, shared: "Layers", changes: dict[Any, Any], here: Path, pending: frozenset[Path], inside: Path = ()
     ) -> tuple[dict[Any, Any], dict[Path, str]]:
+        """Applies `changes`, which sit at `here` in this tree, at `inside` in the copy of a shared part."""
         for key, change in changes.items():
+            below, target = (*here, str(key)), (*inside, str(key))
             if change is _Mark.DELETED:
-                shared.delete((str(key),), self.origins[(*here, str(key))])
+                shared.delete(target, self.origins[below])
+            elif isinstance(change, dict) and change and _BASE not in change:
+                self._change(shared, change, below, pending, target)
             elif key != _BASE:
-                new, origins = self._resolve(change, (*here, str(key)), pending)
+                new, origins = self._resolve(change, below, pending)
                 for leaf, value in leaves(new):
-                    shared.add(_nested((key, *leaf), value), origins[leaf])
+                    shared.add(_nested((*target, *leaf), value), origins[leaf])
         return shared.tree, shared.origins
 
     def _follow(self, reference: str, here: Path, pending: frozenset[Path]) -> tuple[Any, dict[Path, str]]:
@@ -177,6 +180,10 @@ class Layers:
     def _origin(self, here: Path) -> str:
         below = [origin for path, origin in self.origins.items() if path[: len(here)] == here]
         return below[-1] if below else "the configuration"
+
+
+def _near(key: str, node: Any) -> str:
+    return suggestion(key, [str(name) for name, _ in _items(node)])
 
 
 def _nested(path: tuple[Any, ...], value: Any) -> dict[Any, Any]:
