@@ -22,7 +22,7 @@ SIZES = st.integers(1, 40).flatmap(lambda count: st.tuples(st.just(count), st.in
 def test_every_prompt_once_per_epoch(shape: tuple[int, int], seed: int) -> None:
     count, size = shape
     order = PromptOrder(prompts(count), seed)
-    epochs = 3
+    epochs = 5
     steps = -(-epochs * count // size)
     visited = [name for step in range(steps) for name in ids(order, step, size)]
     for epoch in range(epochs):
@@ -61,8 +61,8 @@ def test_order_is_uniform() -> None:
 
 
 def test_a_late_step_costs_no_more_than_an_early_one() -> None:
-    order = PromptOrder(prompts(64), 0)
-    assert len(ids(order, 10**12, 7)) == 7
+    assert len(ids(PromptOrder(prompts(64), 0), 10**12, 7)) == 7
+    assert len(ids(PromptOrder(prompts(9), 0), 10**12 + 1, 8)) == 8
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Shuffled epochs as a pure function of seed and step: nothing to save, so an exact resume is free."""
 
 from collections.abc import Sequence
+from math import gcd
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,10 +50,13 @@ class PromptOrder:
     def _order(self, epoch: int, size: int) -> NDArray[np.int64]:
         """Positions of `epoch` [n]. Only its first `size` entries depend on the epoch before.
 
-        With two batches or more in an epoch those entries never reach the epoch's end, so the
-        epoch before can be taken as drawn; with less the chain starts at the first epoch.
+        With two batches or more in an epoch those entries never reach the epoch's end, so the epoch
+        before can be taken as drawn; with less the chain starts where an epoch last began a batch.
         """
-        first = 0 if len(self.prompts) < 2 * size else max(0, epoch - 1)
+        count = len(self.prompts)
+        first = epoch - epoch % (size // gcd(count, size))
+        if count >= 2 * size:
+            first = max(first, epoch - 1)
         order = self._drawn(first)
         for number in range(first + 1, epoch + 1):
             order = self._without_repeats(self._drawn(number), order, number, size)
