@@ -135,9 +135,13 @@ def test_deleting_takes_a_key_out_of_one_place_only() -> None:
 @pytest.mark.parametrize("path", [("a", "bonsu"), ("s", "bonsu")])
 def test_deleting_what_is_not_there_names_the_nearest(path: tuple[str, ...]) -> None:
     layers = merged({"a": {"bonus": 1}, "s": "${a}"})
-    with pytest.raises(ConfigError, match=r"no (a\.)?bonsu; did you mean bonus\?"):
+
+    def delete() -> None:
         layers.delete(path, "override ~x")
         layers.resolved()
+
+    with pytest.raises(ConfigError, match=r"no (a\.)?bonsu; did you mean bonus\?"):
+        delete()
 
 
 def test_a_position_changes_one_item_of_a_list() -> None:
@@ -145,3 +149,11 @@ def test_a_position_changes_one_item_of_a_list() -> None:
     assert layers.tree["x"] == [1, {"a": 7}, 5]
     assert layers.origins[("x", "0")] == "layer 0"
     assert layers.origins[("x", "2")] == "layer 1"
+
+
+def test_deleting_a_key_that_one_place_added_needs_no_such_key_in_the_shared_part() -> None:
+    layers = merged({"r": {"a": 1}, "s": "${r}", "t": "${r}"}, {"s": {"a": 5, "b": 2}, "t": {"c": 3}})
+    for path in (("s", "a"), ("s", "b"), ("t", "c")):
+        layers.delete(path, "override ~x")
+    layers.add({"t": {"c": 4}}, "layer 2")
+    assert layers.resolved()[0] == {"r": {"a": 1}, "s": {}, "t": {"a": 1, "c": 4}}

@@ -217,7 +217,7 @@ class _Builder:
 def _not_a(cls: type, wanted: type) -> str:
     """Why `cls` does not do where `wanted` is asked for; empty when it does."""
     if not getattr(wanted, "_is_protocol", False):
-        return "" if issubclass(cls, wanted) else "is none"
+        return "" if issubclass(cls, wanted) else "is not one"
     needed = {
         name
         for base in wanted.__mro__

@@ -106,15 +106,19 @@ class _Search:
         from hydra.types import RunMode
 
         parsed = OverridesParser.create().parse_overrides(list(overrides))
-        lines = [self._search_path]
+        lines, values = [self._search_path], []
         for override in parsed:
             self._refuse_special(override)
-            given = str(override.input_line)
-            chooses = self._is_group(override) and given[0] not in "+~" and not isinstance(override.value(), dict)
-            added = chooses and override.get_key_element() not in self._chosen_groups
-            lines.append(f"+{given}" if added else given)
+            key, given = override.get_key_element().lstrip("+~"), str(override.input_line)
+            if not self._is_group(override) or isinstance(override.value(), dict):
+                values.append(override)
+            elif "@" in key or given[0] == "+" or key in self._chosen_groups:
+                lines.append(given)
+            elif given[0] == "~":
+                values.append(override)
+            else:
+                lines.append(f"+{given}")
         found = self.loader.compute_defaults_list(self.file.path.stem, lines, RunMode.RUN)
-        values = [override for override in found.config_overrides if not override.is_hydra_override()]
         groups = {override.get_key_element().lstrip("+~") for override in parsed if self._is_group(override)}
         files = [default for default in found.defaults if not (default.config_path or "").startswith("hydra/")]
         return _Plan([default for default in files if default.config_path], values, groups)
@@ -176,7 +180,10 @@ class _Search:
             for key, default in used.items():
                 if key and key not in plan.groups:
                     overrides[default.package or ""] = f"{key}={option}"
-            if not used and group not in plan.groups and any(self.content(file)[0].get(group) for file in plan.files):
+            written_out = group not in {default.package for default in used.values()} and any(
+                self.content(file)[0].get(group) for file in plan.files
+            )
+            if written_out and group not in plan.groups:
                 overrides[group] = f"+{group}={option}"
         return overrides
 

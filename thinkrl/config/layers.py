@@ -27,6 +27,8 @@ _BASE = "_base_"
 class _Mark(enum.Enum):
     DELETED = "deleted"
     """Value of a key that is to be taken out of the copy of a shared part (an enum: copies stay the same object)."""
+    DELETED_CHANGE = "deleted change"
+    """The same for a key that this place had changed or added, so the shared part may lack it."""
 
 
 def dotted(path: Path) -> str:
@@ -100,7 +102,8 @@ class Layers:
             if not shared and (not isinstance(node, dict) or key not in node):
                 raise ConfigError(f"{origin}: there is no {dotted(path[: depth + 1])}; {_near(key, node)}")
             if last and shared:
-                self._replace(node, key, _Mark.DELETED, origin, path)
+                mark = _Mark.DELETED_CHANGE if key in node else _Mark.DELETED
+                self._replace(node, key, mark, origin, path)
             elif last:
                 self._replace(node, key, None, origin, path)
                 del node[key], self.origins[path]
@@ -145,11 +148,11 @@ class Layers:
         """Applies `changes`, which sit at `here` in this tree, at `inside` in the copy of a shared part."""
         for key, change in changes.items():
             below, target = (*here, str(key)), (*inside, str(key))
-            if change is _Mark.DELETED:
+            if change is _Mark.DELETED or (change is _Mark.DELETED_CHANGE and _has(shared.tree, target)):
                 shared.delete(target, self.origins[below])
             elif isinstance(change, dict) and change and _BASE not in change:
                 self._change(shared, change, below, pending, target)
-            elif key != _BASE:
+            elif key != _BASE and change is not _Mark.DELETED_CHANGE:
                 new, origins = self._resolve(change, below, pending)
                 for leaf, value in leaves(new):
                     shared.add(_nested((*target, *leaf), value), origins[leaf])
@@ -180,6 +183,14 @@ class Layers:
     def _origin(self, here: Path) -> str:
         below = [origin for path, origin in self.origins.items() if path[: len(here)] == here]
         return below[-1] if below else "the configuration"
+
+
+def _has(node: Any, path: Path) -> bool:
+    for key in path:
+        if not isinstance(node, dict) or key not in node:
+            return False
+        node = node[key]
+    return True
 
 
 def _near(key: str, node: Any) -> str:
