@@ -17,6 +17,7 @@ _NUMBERS = re.compile(rf"(?<![\w.^]){_NUMBER}(?![\d^])")
 _TOKEN = re.compile(rf"(?P<space>[ \t$]+)|(?P<number>{_NUMBER}(?![\w^%]|\.\d))|(?P<sign>[-+*/()=])|(?P<other>\w+|.|\n)")
 _TIMES = re.compile(r"\\times\b|\\cdot\b|[×·⋅∙]|(?<=[\d)]) ?[xX] ?(?=[\d(])")
 _BULLET = re.compile(r"^[ \t]*[-*+][ \t]+", re.MULTILINE)
+_BOLD = re.compile(r"(?<![\d)])\*\*|\*\*(?![\d(])")
 _DIVIDE = re.compile(r"\\div\b|÷")
 
 
@@ -52,7 +53,7 @@ def read_steps(text: str, most: int = 1000) -> list[Step]:
     What touches letters, powers or percent signs is no statement, for its value is not known here.
     """
     steps: list[Step] = []
-    for run in _runs(_DIVIDE.sub("/", _TIMES.sub("*", _BULLET.sub("", plain(text))))):
+    for run in _runs(_DIVIDE.sub("/", _TIMES.sub("*", _BOLD.sub(" ", _BULLET.sub("", plain(text)))))):
         sides: list[_Side] = []
         # A side that cannot be read ends the statement before it; the next one may begin another.
         for part in [*_split(run), None]:
@@ -121,8 +122,10 @@ def _opened(before: str, token: str, spaced: bool) -> list[str]:
 
 def _closed(run: list[str], after: str, spaced: bool) -> list[str]:
     """The end of a stretch: what stands behind it may belong to its last side."""
-    while run and run[-1] in "-*" and (after == "\n" or len(after) > 1 or not after.isalnum()):
-        run = run[:-1]
+    end = len(run)
+    while end and run[end - 1] in "-*" and (after == "\n" or len(after) > 1 or not after.isalnum()):
+        end -= 1
+    run = run[:end]
     touches = not spaced and (after[0].isalnum() or after in "^_%")
     return [*run, "?"] if touches else run
 
