@@ -84,3 +84,16 @@ def test_on_a_terminal_the_line_fits_the_width(width: int) -> None:
         assert "grpo 1/3" in line.plain
         assert "reward 0.500" in line.plain
     assert ("loss" in line.plain) == (width == 200), "what matters least goes first"
+
+
+def test_a_stage_that_ended_keeps_its_last_line_on_a_terminal() -> None:
+    out = io.StringIO()
+    with ProgressDisplay(Console(file=out, width=100, force_terminal=True)) as display:
+        display.stage("sft", 0, 2, 1)
+        display.step({"step": 1, "loss": 0.25})
+        before = len(out.getvalue())
+        display.stage("grpo", 1, 2, 5)
+    after = out.getvalue()[before:]
+    assert after.count("sft 1/2") == 1
+    assert "━━━ 1/1  loss 0.2500" in after
+    assert after.index("sft 1/2") < after.index("grpo 2/2")

@@ -14,7 +14,6 @@ from thinkrl.tracking.metrics import MetricsLog
 from thinkrl.tracking.wandb import WandbTracker, has_key
 from thinkrl.tracking.wandb_rows import SentRows, read_history
 
-
 LONG = "long" * 20_000
 
 
@@ -55,6 +54,7 @@ def _directory(path: Path) -> RunDirectory:
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
+    wandb.teardown()  # waits for the client's own process, which may still be writing after `finish`
     files = sorted((path / "run" / "wandb").glob("offline-run-*/*.wandb"))
     return [row for file in files for row in read_history(file)]
 

@@ -19,6 +19,8 @@ _SHOWN = (
 """Names of values in a row, what the line calls them, and how they are printed; the first matter most."""
 
 _BAR_WIDTH = 16
+_BAR_FITS = 60
+"""Narrowest terminal, in cells, that gets a bar."""
 _MEMORY = 0.8
 """Weight of the past in the moving average of seconds a step: about the last five steps."""
 
@@ -50,6 +52,7 @@ class ProgressDisplay:
 
     def stage(self, name: str, index: int, count: int, steps: int, done: int = 0) -> None:
         """Begins stage number `index` (from 0) of `count`, of which `done` of `steps` steps were done before."""
+        ended = self._line(self.console.width)
         self._stage = _Stage(name, index, count, steps, done)
         self._values = {}
         self._last_step = time.monotonic()
@@ -63,6 +66,8 @@ class ProgressDisplay:
                 _Line(self), console=self.console, refresh_per_second=2, redirect_stdout=False, redirect_stderr=False
             )
             self._live.start()
+        else:
+            self._print(ended)  # stays above the new stage's line
         self._live.refresh()
 
     def step(self, values: Mapping[str, Any]) -> None:
@@ -117,14 +122,14 @@ class ProgressDisplay:
             return Text()
         share = min(1.0, stage.done / stage.steps) if stage.steps else 1.0
         filled = round(share * _BAR_WIDTH)
-        bar = "" if width is None else "━" * filled + "╌" * (_BAR_WIDTH - filled) + " "
-        parts = [f"{stage.name} {stage.index + 1}/{stage.count}  {bar}{stage.done}/{stage.steps}"]
+        bar = " " + "━" * filled + "╌" * (_BAR_WIDTH - filled) if (width or 0) >= _BAR_FITS else ""
+        parts = [f"{stage.name} {stage.index + 1}/{stage.count} {bar} {stage.done}/{stage.steps}"]
         for key, label, form in _SHOWN:
             value = self._values.get(key)
             if isinstance(value, int | float):
                 parts.append(f"{label} {form.format(value)}")
         stage_left, run_left = self.seconds_left()
-        if stage_left is not None and run_left is not None:
+        if stage_left is not None and run_left is not None and stage.done < stage.steps:
             all_left = "" if stage.index + 1 == stage.count else f", all {_clock(run_left)}"
             parts.insert(2, f"left {_clock(stage_left)}{all_left}")
         if width is not None:
