@@ -12,6 +12,10 @@ from torch import Tensor
 
 from thinkrl.sampling.sampler import SamplingSpec
 
+BLOCK_TOKENS = 32
+"""Rows of logits that are turned to float32 at a time: a block of a 50,000-word vocabulary is 6 MB, which stays
+in a processor's cache through the passes of a softmax."""
+
 
 class TokenScores(NamedTuple):
     """Log-probability of each target and entropy (nats) of its distribution, float32 [m]."""
@@ -50,7 +54,7 @@ def token_scores(
 
 
 class _TokenScores(torch.autograd.Function):
-    """With z the processed logits and p = softmax(z): log p_o = z_o - lse(z), H = lse(z) - sum_j p_j z_j,
+    """With z the processed logits, p = softmax(z) and n = lse(z): log p_o = z_o - n, H = n - sum_j p_j z_j,
     d log p_o / d z_j = [j = o] - p_j, d H / d z_j = -p_j (log p_j + H)."""
 
     @staticmethod
@@ -64,36 +68,46 @@ class _TokenScores(torch.autograd.Function):
         chunk_tokens: int,
         with_entropy: bool,
     ) -> tuple[Tensor, Tensor]:
-        parts = []
+        chunks = _slices(len(targets), chunk_tokens)
+        logprobs, normalisers, entropies = hidden.new_zeros((3, len(targets)), dtype=_wide(hidden.dtype)).unbind()
         logits = None
-        for chosen in _chunks(len(targets), chunk_tokens):
-            logits = torch.nn.functional.linear(hidden[chosen], weight, bias)
-            parts.append(_scores(processed_logits(logits, targets[chosen], spec), targets[chosen], with_entropy))
-        kept = logits if len(parts) == 1 else None
-        ctx.save_for_backward(hidden, weight, bias, targets, kept)
+        for chunk in chunks:
+            logits = torch.nn.functional.linear(hidden[chunk], weight, bias)
+            for block in _slices(len(logits), BLOCK_TOKENS):
+                rows = slice(chunk.start + block.start, chunk.start + block.stop)
+                scaled = processed_logits(logits[block], targets[rows], spec)
+                normalisers[rows] = scaled.logsumexp(dim=-1)
+                logprobs[rows] = scaled.gather(1, targets[rows, None]).squeeze(1) - normalisers[rows]
+                if with_entropy:
+                    p = (scaled - normalisers[rows, None]).exp_()
+                    entropies[rows] = normalisers[rows] - p.mul_(_finite(scaled)).sum(dim=-1)
+        kept = logits if len(chunks) == 1 else None
+        ctx.save_for_backward(hidden, weight, bias, targets, kept, normalisers, entropies)
         ctx.spec, ctx.chunk_tokens, ctx.with_entropy = spec, chunk_tokens, with_entropy
-        if not parts:
-            return hidden.new_zeros(0, dtype=torch.float32), hidden.new_zeros(0, dtype=torch.float32)
-        return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
+        return logprobs, entropies
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        hidden, weight, bias, targets, kept = ctx.saved_tensors
-        chunks = _chunks(len(targets), ctx.chunk_tokens)
+        hidden, weight, bias, targets, kept, normalisers, entropies = ctx.saved_tensors
+        chunks = _slices(len(targets), ctx.chunk_tokens)
         grad_hidden = torch.zeros_like(hidden)
         # Several chunks are added up in float32, so that rounding does not grow with their number.
         grad_weight = None if len(chunks) == 1 else torch.zeros_like(weight, dtype=_wide(weight.dtype))
         grad_bias = None if bias is None else torch.zeros_like(bias, dtype=_wide(weight.dtype))
-        for chosen in chunks:
-            logits = torch.nn.functional.linear(hidden[chosen], weight, bias) if kept is None else kept
-            grad_entropy = grads[1][chosen] if ctx.with_entropy else None
-            wide = _grad_logits(logits, targets[chosen], ctx.spec, grads[0][chosen], grad_entropy)
+        for chunk in chunks:
+            logits = torch.nn.functional.linear(hidden[chunk], weight, bias) if kept is None else kept
+            grad = torch.empty_like(logits)
+            for block in _slices(len(logits), BLOCK_TOKENS):
+                rows = slice(chunk.start + block.start, chunk.start + block.stop)
+                scaled = processed_logits(logits[block], targets[rows], ctx.spec)
+                entropy = (entropies[rows], grads[1][rows]) if ctx.with_entropy else None
+                wide = _grad_logits(scaled, targets[rows], normalisers[rows], grads[0][rows], entropy)
+                grad[block] = wide if ctx.spec.temperature == 1 else wide.div_(ctx.spec.temperature)
+            grad_hidden[chunk] = grad @ weight
             if grad_bias is not None:
-                grad_bias += wide.sum(dim=0)
-            grad = wide.to(weight.dtype)
-            grad_hidden[chosen] = grad @ weight
+                grad_bias += grad.sum(dim=0, dtype=grad_bias.dtype)
             if ctx.needs_input_grad[1]:
-                product = grad.T @ hidden[chosen]
+                product = grad.T @ hidden[chunk]
                 grad_weight = product if grad_weight is None else grad_weight.add_(product)
         if grad_weight is not None:
             grad_weight = grad_weight.to(weight.dtype) if ctx.needs_input_grad[1] else None
@@ -135,30 +149,23 @@ def truncated(scaled: Tensor, spec: SamplingSpec) -> Tensor | None:
     return torch.zeros_like(dropped).scatter_(1, order, dropped)
 
 
-def _scores(scaled: Tensor, targets: Tensor, with_entropy: bool) -> tuple[Tensor, Tensor]:
-    normaliser = scaled.logsumexp(dim=-1)
-    logprobs = scaled.gather(1, targets[:, None]).squeeze(1) - normaliser
-    if not with_entropy:
-        return logprobs, torch.zeros_like(logprobs)
-    probabilities = (scaled - normaliser[:, None]).exp_()
-    return logprobs, normaliser - probabilities.mul_(_finite(scaled)).sum(dim=-1)
-
-
 def _grad_logits(
-    logits: Tensor, targets: Tensor, spec: SamplingSpec, grad_logprobs: Tensor, grad_entropies: Tensor | None
+    scaled: Tensor,
+    targets: Tensor,
+    normalisers: Tensor,
+    grad_logprobs: Tensor,
+    entropy: tuple[Tensor, Tensor] | None,
 ) -> Tensor:
-    """Gradient with respect to the raw logits, [m, v]."""
-    scaled = processed_logits(logits, targets, spec)
-    log_p = scaled - scaled.logsumexp(dim=-1, keepdim=True)
-    grad = log_p.exp()
-    if grad_entropies is None:
-        grad.mul_(-grad_logprobs[:, None])
+    """Gradient with respect to the processed logits, [m, v]; `entropy` holds entropies and their gradients."""
+    log_p = scaled - normalisers[:, None]
+    if entropy is None:
+        grad = log_p.exp_().mul_(-grad_logprobs[:, None])
     else:
-        log_p = _finite(log_p)
-        entropy = -(grad * log_p).sum(dim=-1, keepdim=True)
-        grad.mul_(-grad_logprobs[:, None] - grad_entropies[:, None] * (log_p + entropy))
-    grad.scatter_add_(1, targets[:, None], grad_logprobs[:, None].to(grad.dtype))
-    return grad if spec.temperature == 1 else grad.div_(spec.temperature)
+        entropies, grad_entropies = entropy
+        grad = log_p.exp()
+        slope = _finite(log_p).add_(entropies[:, None]).mul_(grad_entropies[:, None]).add_(grad_logprobs[:, None])
+        grad.mul_(slope.neg_())
+    return grad.scatter_add_(1, targets[:, None], grad_logprobs[:, None])
 
 
 def _finite(values: Tensor) -> Tensor:
@@ -170,5 +177,5 @@ def _wide(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
-def _chunks(count: int, size: int) -> list[slice]:
+def _slices(count: int, size: int) -> list[slice]:
     return [slice(start, min(start + size, count)) for start in range(0, count, size)]

@@ -39,7 +39,9 @@ class MasterOptimizer:
             [group for group in groups if group["params"]],
             betas=betas, eps=epsilon, weight_decay=weight_decay, fused=True,
         )  # fmt: skip
+        # Kept from step to step: to allocate them anew costs more than to add to them.
         self._sums: dict[str, Tensor] = {}
+        self._summed: set[str] = set()
         self._steps = 0
 
     def backward(self, total: Tensor) -> None:
@@ -50,14 +52,17 @@ class MasterOptimizer:
             if gradient is None:
                 continue
             self._module[name].grad = None
-            if name in self._sums:
+            if name in self._summed:
                 self._sums[name].add_(gradient)
+            elif name in self._sums:
+                self._sums[name].copy_(gradient)
             else:
                 self._sums[name] = gradient.float()
+            self._summed.add(name)
 
     def discard(self) -> None:
         """Forgets the sums of this optimizer step."""
-        self._sums.clear()
+        self._summed.clear()
 
     @torch.no_grad()
     def step(self, count: float, learning_rate: float, max_norm: float | None) -> float:
@@ -65,7 +70,8 @@ class MasterOptimizer:
 
         A norm that is not finite raises FloatingPointError and leaves the weights as they were.
         """
-        gradients = list(self._sums.values())
+        names = [name for name in self._trained if name in self._summed]
+        gradients = [self._sums[name] for name in names]
         norm = float(torch.nn.utils.get_total_norm(gradients)) / count
         if not norm < float("inf"):
             self.discard()
@@ -74,7 +80,7 @@ class MasterOptimizer:
             )
         clip = 1.0 if max_norm is None else min(1.0, max_norm / (norm + CLIP_EPSILON))
         torch._foreach_mul_(gradients, clip / count)
-        for name, gradient in self._sums.items():
+        for name, gradient in zip(names, gradients, strict=True):
             self._masters[name].grad = gradient
         for group in self._adam.param_groups:
             group["lr"] = learning_rate
