@@ -20,6 +20,7 @@ from torch.nn import functional
 from transformers import LlamaForCausalLM, MistralForCausalLM, PreTrainedModel, Qwen2ForCausalLM, Qwen3ForCausalLM
 
 from thinkrl.sampling.kv_cache import KeyValueCache, Prefill
+from thinkrl.sampling.linear import Linear, frozen_linear
 
 _FAMILIES = (LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM)
 _FIXED_ROTARY = ("default", "linear", "llama3", "yarn")
@@ -27,20 +28,16 @@ _FIXED_ROTARY = ("default", "linear", "llama3", "yarn")
 
 @dataclass(frozen=True, eq=False)
 class _Block:
-    """Weights of one block; `qkv` and `gate_up` are joined copies, the rest is the module's own."""
+    """One block: linear layers laid out for speed (copies), norms that are the module's own."""
 
     input_norm: Tensor
-    qkv: Tensor
-    qkv_bias: Tensor | None
+    qkv: Linear
     query_norm: Tensor | None
     key_norm: Tensor | None
-    out: Tensor
-    out_bias: Tensor | None
+    out: Linear
     feed_norm: Tensor
-    gate_up: Tensor
-    gate_up_bias: Tensor | None
-    down: Tensor
-    down_bias: Tensor | None
+    gate_up: Linear
+    down: Linear
 
 
 def supports(module: PreTrainedModel) -> bool:
@@ -78,7 +75,7 @@ class BlockDecoder:
         self._blocks = [_block(layer) for layer in base.layers]
         self._embedding: Tensor = base.embed_tokens.weight
         self._final_norm: Tensor = base.norm.weight
-        self._head: Tensor = self._module.lm_head.weight
+        self._head = frozen_linear(self._module.lm_head.weight, self._module.lm_head.bias)
         positions = torch.arange(self._module.config.max_position_embeddings, device=self._embedding.device)
         cos, sin = base.rotary_emb(self._embedding[:1, None], positions[None])
         self._cos, self._sin = cos[0], sin[0]
@@ -127,13 +124,13 @@ class BlockDecoder:
         mask = torch.zeros_like(unused, dtype=self._embedding.dtype).masked_fill_(unused, -torch.inf)
         mask = mask.repeat_interleave(self._kv_heads, 0)[:, None]
         used = len(token_ids) * self._kv_heads
-        slots = torch.arange(used, device=token_ids.device)
-        columns = positions.repeat_interleave(self._kv_heads)
+        places = torch.arange(used, device=token_ids.device) * cache.capacity
+        places += positions.repeat_interleave(self._kv_heads)
         hidden = functional.embedding(token_ids, self._embedding)
         for block, keys, values in zip(self._blocks, cache.keys, cache.values, strict=True):
             queries, new_keys, new_values = self._project(block, hidden, cos, sin)
-            keys[slots, columns] = new_keys.reshape(used, self._head_dim)
-            values[slots, columns] = new_values.reshape(used, self._head_dim)
+            keys.view(-1, self._head_dim).index_copy_(0, places, new_keys.reshape(used, self._head_dim))
+            values.view(-1, self._head_dim).index_copy_(0, places, new_values.reshape(used, self._head_dim))
             grouped = queries.reshape(used, -1, self._head_dim)
             scores = torch.baddbmm(mask, grouped, keys[:used].transpose(1, 2), alpha=self._head_dim**-0.5)
             mixed = torch.bmm(scores.softmax(-1), values[:used]).view(len(token_ids), -1)
@@ -143,29 +140,29 @@ class BlockDecoder:
     def _project(self, block: _Block, hidden: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Rotated queries [..., heads, head_dim], rotated keys and plain values [..., kv_heads, head_dim]."""
         normal = functional.rms_norm(hidden, hidden.shape[-1:], block.input_norm, self._eps)
-        joined = functional.linear(normal, block.qkv, block.qkv_bias).view(*hidden.shape[:-1], -1, self._head_dim)
-        queries_keys, values = joined.split([self._heads + self._kv_heads, self._kv_heads], dim=-2)
+        joined = block.qkv(normal).view(*hidden.shape[:-1], -1, self._head_dim)
+        queries_keys, values = torch.split(joined, [self._heads + self._kv_heads, self._kv_heads], dim=-2)
         if block.query_norm is not None and block.key_norm is not None:
-            queries, keys = queries_keys.split([self._heads, self._kv_heads], dim=-2)
+            queries, keys = torch.split(queries_keys, [self._heads, self._kv_heads], dim=-2)
             size = (self._head_dim,)
             queries = functional.rms_norm(queries, size, block.query_norm, self._eps)
             keys = functional.rms_norm(keys, size, block.key_norm, self._eps)
             queries_keys = torch.cat([queries, keys], dim=-2)
         left, right = queries_keys.chunk(2, dim=-1)
         rotated = queries_keys * cos + torch.cat([-right, left], dim=-1) * sin
-        queries, keys = rotated.split([self._heads, self._kv_heads], dim=-2)
+        queries, keys = torch.split(rotated, [self._heads, self._kv_heads], dim=-2)
         return queries, keys, values
 
     def _close(self, block: _Block, hidden: Tensor, mixed: Tensor) -> Tensor:
         """The rest of a block after attention."""
-        hidden = hidden + functional.linear(mixed, block.out, block.out_bias)
+        hidden = hidden + block.out(mixed)
         normal = functional.rms_norm(hidden, hidden.shape[-1:], block.feed_norm, self._eps)
-        gate, up = functional.linear(normal, block.gate_up, block.gate_up_bias).chunk(2, dim=-1)
-        return hidden + functional.linear(functional.silu(gate) * up, block.down, block.down_bias)
+        gate, up = block.gate_up(normal).chunk(2, dim=-1)
+        return hidden + block.down(functional.silu(gate) * up)
 
     def _logits(self, hidden: Tensor) -> Tensor:
         normal = functional.rms_norm(hidden, hidden.shape[-1:], self._final_norm, self._eps)
-        return functional.linear(normal, self._head)
+        return self._head(normal)
 
     def _running(self) -> KeyValueCache:
         if self._cache is None:
@@ -175,28 +172,23 @@ class BlockDecoder:
 
 def _block(layer: Any) -> _Block:
     attention, feed = layer.self_attn, layer.mlp
-    qkv, qkv_bias = _joined(attention.q_proj, attention.k_proj, attention.v_proj)
-    gate_up, gate_up_bias = _joined(feed.gate_proj, feed.up_proj)
     norms = [getattr(attention, name, None) for name in ("q_norm", "k_norm")]
     query_norm, key_norm = (None if norm is None else norm.weight for norm in norms)
     return _Block(
         input_norm=layer.input_layernorm.weight,
-        qkv=qkv,
-        qkv_bias=qkv_bias,
+        qkv=_joined(attention.q_proj, attention.k_proj, attention.v_proj),
         query_norm=query_norm,
         key_norm=key_norm,
-        out=attention.o_proj.weight,
-        out_bias=attention.o_proj.bias,
+        out=_joined(attention.o_proj),
         feed_norm=layer.post_attention_layernorm.weight,
-        gate_up=gate_up,
-        gate_up_bias=gate_up_bias,
-        down=feed.down_proj.weight,
-        down_bias=feed.down_proj.bias,
+        gate_up=_joined(feed.gate_proj, feed.up_proj),
+        down=_joined(feed.down_proj),
     )
 
 
-def _joined(*parts: torch.nn.Linear) -> tuple[Tensor, Tensor | None]:
-    """Weights, and biases if there are any, of several linear layers as those of one."""
-    weight = torch.cat([part.weight.detach() for part in parts])
+def _joined(*parts: torch.nn.Linear) -> Linear:
+    """Several linear layers of one input as a single product."""
     biases = [part.bias.detach() for part in parts if part.bias is not None]
-    return weight, torch.cat(biases) if biases else None
+    if biases and len(biases) != len(parts):
+        raise ValueError("linear layers of one input must all have a bias or none")
+    return frozen_linear(torch.cat([part.weight.detach() for part in parts]), torch.cat(biases) if biases else None)
