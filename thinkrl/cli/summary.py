@@ -16,7 +16,7 @@ def print_summary(experiment: "Experiment", run: "Run", recipe: str) -> None:
     from thinkrl.stages.summary import summarise
 
     console = Console(highlight=False)
-    rows = summarise(experiment, run)
+    rows = summarise(run)
     if rows:
         console.print(_table(rows))
         console.print(
@@ -44,7 +44,7 @@ def _table(rows: list["SummaryRow"]) -> Table:
     for row in rows:
         interval, change = row.result.interval, row.change
         table.add_row(
-            row.model,
+            row.result.model,
             f"{row.result.accuracy:.1%}",
             f"{interval.low:.1%} to {interval.high:.1%}",
             f"{change.difference:+.1%}" if change else "",

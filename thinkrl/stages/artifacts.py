@@ -1,5 +1,6 @@
 """What a stage hands on: named artifacts, and the ways a later stage asks for them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -26,7 +27,7 @@ class FromStage:
     """Name of the stage, as written in the recipe."""
 
 
-def find_artifact(produced: dict[str, dict[str, Artifact]], stage: str, kind: Kind) -> Artifact:
+def find_artifact(produced: Mapping[str, Mapping[str, Artifact]], stage: str, kind: Kind) -> Artifact:
     """The `kind` artifact of `stage`; ConfigError when that stage comes later or makes no such thing."""
     if stage not in produced:
         raise ConfigError(f"no earlier stage is named '{stage}'; earlier stages: {', '.join(produced) or 'none'}")

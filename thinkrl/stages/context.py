@@ -5,10 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from thinkrl.data.order import PromptOrder
+from thinkrl.data.source import PromptSource
 from thinkrl.data.traces import Trace, TraceSource, read_traces
 from thinkrl.learning.learner import Learner, LearnerState
 from thinkrl.models.policy import Policy
 from thinkrl.models.source import ModelSource
+from thinkrl.rollouts.store import Rollouts
 from thinkrl.stages.artifacts import Artifact, FromStage, find_artifact
 from thinkrl.stages.interrupt import Interrupt
 from thinkrl.stages.stage import BASE, PREVIOUS
@@ -16,6 +19,7 @@ from thinkrl.tracking.checkpoints import CheckpointStore
 from thinkrl.tracking.errors import RunError
 from thinkrl.tracking.progress import ProgressDisplay
 from thinkrl.tracking.recorder import Recorder, Stopwatch
+from thinkrl.tracking.rollout_files import Columns, write_rollouts
 from thinkrl.tracking.state import RunState
 
 
@@ -43,14 +47,19 @@ class StageContext:
     plumbing: bool = False
     checkpoint_seconds: float = 0.0
 
-    def model_artifact(self, model_from: str) -> Artifact | None:
-        """The model that `model_from` names; None for the base model."""
+    def model_stage(self, model_from: str) -> str | None:
+        """The stage whose model `model_from` names; None for the base model."""
         if model_from == BASE:
             return None
         if model_from != PREVIOUS:
-            return find_artifact(self.produced, model_from, "model")
-        made = [a for stage in self.produced.values() for a in stage.values() if a.kind == "model"]
+            return model_from
+        made = [name for name, artifacts in self.produced.items() if "model" in artifacts]
         return made[-1] if made else None
+
+    def model_artifact(self, model_from: str) -> Artifact | None:
+        """The model that `model_from` names; None for the base model."""
+        stage = self.model_stage(model_from)
+        return None if stage is None else find_artifact(self.produced, stage, "model")
 
     def load_policy(self, model_from: str, *, for_training: bool = False) -> Policy:
         """Loads the policy a stage starts from."""
@@ -62,6 +71,16 @@ class StageContext:
         if isinstance(source, FromStage):
             return read_traces(find_artifact(self.produced, source.stage, "traces").path)
         return source.traces()
+
+    def order(self, source: PromptSource, per_step: int) -> PromptOrder:
+        """The order in which the stage visits the prompts of `source`, `per_step` at a time."""
+        prompts = source.prompts()
+        if per_step > len(prompts):
+            raise RunError(
+                f"stage '{self.name}' takes {per_step} prompts a step, but its source has {len(prompts)}:"
+                " lower prompts_per_step, or give the source more prompts"
+            )
+        return PromptOrder(prompts, self.seed)
 
     def resume(self, total: int, learner: Learner | None = None) -> RunState:
         """The state to go on from, of `total` steps: the last checkpoint, or step 0.
@@ -91,6 +110,10 @@ class StageContext:
                 tensors=learned.tensors,
             )
         )
+
+    def write_rollouts(self, step: int, rollouts: Rollouts, columns: Columns) -> None:
+        """Stores every response of a step with `columns`; a repeated step leaves the same file."""
+        write_rollouts(self.folder / "rollouts" / f"{step:06d}.parquet", rollouts, columns, stage=self.name, step=step)
 
     def finish_step(
         self,

@@ -1,7 +1,7 @@
 """Evaluation on held-out prompts, with intervals and a protocol hash."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -13,7 +13,6 @@ from thinkrl.stages.context import StageContext
 from thinkrl.stages.stage import Stage
 from thinkrl.tracking.atomic import write_text
 from thinkrl.tracking.recorder import Stopwatch
-from thinkrl.tracking.rollout_files import write_rollouts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,13 +37,9 @@ class Evaluate(Stage):
         watch = Stopwatch()
         with watch("sample"):
             result, rollouts = evaluate_model(policy, self.benchmark, self.sampler.open(policy), context.seed)
-        write_rollouts(
-            context.folder / "rollouts" / "000001.parquet",
-            rollouts,
-            {"verdict": result.flat_verdicts()},
-            stage=context.name,
-            step=1,
-        )
+        context.write_rollouts(1, rollouts, {"verdict": result.flat_verdicts()})
+        # The stage's name, not the folder it was loaded from: the same work gives the same file anywhere.
+        result = replace(result, model=context.model_stage(self.model_from) or "base model")
         path = context.folder / "result.json"
         write_text(path, result.to_json())
         context.finish_step(1, 1, result.metrics(), watch, every=1)

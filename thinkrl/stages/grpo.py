@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 
 from thinkrl.algorithms.algorithm import Algorithm
 from thinkrl.config.component import BatchPrompts, GroupSize, Steps
-from thinkrl.data.order import PromptOrder
 from thinkrl.data.source import PromptSource
 from thinkrl.environments.environment import Environment
 from thinkrl.learning.torch_learner import TorchLearner
@@ -21,7 +20,6 @@ from thinkrl.stages.context import StageContext
 from thinkrl.stages.records import batch_metrics, reward_columns
 from thinkrl.stages.stage import Stage
 from thinkrl.tracking.recorder import Stopwatch
-from thinkrl.tracking.rollout_files import write_rollouts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +63,7 @@ class GRPO(Stage):
         policy = context.load_policy(self.model_from, for_training=True)
         learner = self.learner.open(policy, total_steps=self.steps, with_reference=self.algorithm.needs_reference)
         sampler = self.sampler.open(policy)
-        order = PromptOrder(self.prompts.prompts(), context.seed)
+        order = context.order(self.prompts, self.prompts_per_step)
         state = context.resume(self.steps, learner)
         memory: Any = state.values.get("reward", {})
 
@@ -88,9 +86,7 @@ class GRPO(Stage):
                 report = self.algorithm.update(learner, rollouts, advantages, self.sampling)
 
             columns = {**reward_columns(rewards), "advantage": advantages.per_response()}
-            write_rollouts(
-                context.folder / "rollouts" / f"{step:06d}.parquet", rollouts, columns, stage=context.name, step=step
-            )
+            context.write_rollouts(step, rollouts, columns)
             row = {**batch_metrics(rollouts, rewards, watch), **report.row()}
             context.finish_step(
                 step, self.steps, row, watch, every=self.checkpoint_every, learner=learner, reward=memory

@@ -1,11 +1,13 @@
 """What the sampling stages write of a batch: metrics of the rollouts, and columns for the rollout files."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from thinkrl.rewards.reward import RewardResult
+from thinkrl.rewards.result import RewardResult
+from thinkrl.rollouts.ragged import Ragged
 from thinkrl.rollouts.spans import read_response, token_range
 from thinkrl.rollouts.store import FinishReason, Rollouts
 from thinkrl.tracking.recorder import Stopwatch
@@ -39,9 +41,9 @@ def batch_metrics(rollouts: Rollouts, rewards: RewardResult, watch: Stopwatch) -
     }
 
 
-def reward_columns(rewards: RewardResult) -> Mapping[str, Sequence[Any]]:
+def reward_columns(rewards: RewardResult) -> dict[str, Sequence[Any] | NDArray[Any] | Ragged]:
     """Every part of the reward, one column each, for the rollout file."""
-    columns: dict[str, Sequence[Any]] = {
+    columns: dict[str, Sequence[Any] | NDArray[Any] | Ragged] = {
         "reward": rewards.totals.tolist(),
         "verdict": [verdict.value if verdict else None for verdict in rewards.verdicts],
     }

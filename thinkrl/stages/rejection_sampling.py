@@ -8,12 +8,12 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from thinkrl.config.component import BatchPrompts, GroupSize, PromptCount
-from thinkrl.data.order import PromptOrder
 from thinkrl.data.source import PromptSource
 from thinkrl.data.traces import Trace, write_traces
 from thinkrl.environments.environment import Environment
 from thinkrl.grading.verdict import Verdict
-from thinkrl.rewards.reward import Reward, RewardResult
+from thinkrl.rewards.result import RewardResult
+from thinkrl.rewards.reward import Reward
 from thinkrl.rewards.term import RewardContext
 from thinkrl.rollouts.store import FinishReason, Rollouts
 from thinkrl.rollouts.streams import generator
@@ -23,7 +23,6 @@ from thinkrl.stages.context import StageContext
 from thinkrl.stages.records import batch_metrics, reward_columns
 from thinkrl.stages.stage import Stage
 from thinkrl.tracking.recorder import Stopwatch
-from thinkrl.tracking.rollout_files import write_rollouts
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,7 @@ class RejectionSampling(Stage):
     sampling: SamplingSpec
     """How tokens are drawn."""
     prompt_count: PromptCount = 64
-    """Prompts visited."""
+    """Prompts visited, each once; all of them when the source has fewer."""
     prompts_per_step: BatchPrompts = 16
     """Prompts sampled at a time."""
     samples: GroupSize = 8
@@ -96,31 +95,27 @@ class RejectionSampling(Stage):
         """Samples, selects and writes the kept traces."""
         policy = context.load_policy(self.model_from)
         sampler = self.sampler.open(policy)
-        order = PromptOrder(self.prompts.prompts(), context.seed)
-        total = -(-self.prompt_count // self.prompts_per_step)
+        order = context.order(self.prompts, self.prompts_per_step)
+        count = min(self.prompt_count, len(order))
+        total = -(-count // self.prompts_per_step)
         state = context.resume(total)
         saved: Any = state.values.get("kept", [])
         kept: list[list[str]] = list(saved)
         for step in range(state.step + 1, total + 1):
             watch = Stopwatch()
-            size = min(self.prompts_per_step, self.prompt_count - (step - 1) * self.prompts_per_step)
             with watch("sample"):
+                prompts = order.batch(step - 1, self.prompts_per_step)[: count - (step - 1) * self.prompts_per_step]
                 rollouts = self.environment.rollout(
-                    policy, sampler, order.batch(step - 1, size), self.samples, self.sampling,
+                    policy, sampler, prompts, self.samples, self.sampling,
                     seed=context.seed, stage=context.name, step=step,
                 )  # fmt: skip
             with watch("reward"):
                 rewards = self.reward.score(rollouts, RewardContext(step=step, total_steps=total))
-                chosen, row = self._select(rollouts, rewards, context.seed)
-                if not chosen and context.plumbing:
-                    context.recorder.message(f"{context.name}: nothing verified; this scale goes on with any response")
-                    chosen = [int(rows[0]) for rows in rollouts.rows_by_group().values()]
+                chosen, found = self._select(rollouts, rewards, context)
             kept += [[rollouts.prompt(index).prompt_id, rollouts.texts[index]] for index in chosen]
             columns = {**reward_columns(rewards), "kept": [index in set(chosen) for index in range(len(rollouts))]}
-            write_rollouts(
-                context.folder / "rollouts" / f"{step:06d}.parquet", rollouts, columns, stage=context.name, step=step
-            )
-            row = {**batch_metrics(rollouts, rewards, watch), **row, "yield/total_kept": len(kept)}
+            context.write_rollouts(step, rollouts, columns)
+            row = {**batch_metrics(rollouts, rewards, watch), **found, "yield/total_kept": len(kept)}
             context.finish_step(step, total, row, watch, every=self.checkpoint_every, kept=kept)
         if not kept:
             raise context.empty("no sampled response was verified, so there is nothing to hand on")
@@ -128,7 +123,9 @@ class RejectionSampling(Stage):
         traces = [Trace(by_id[prompt_id], text) for prompt_id, text in kept]
         return {"traces": write_traces(context.folder / "traces.jsonl", traces)}
 
-    def _select(self, rollouts: Rollouts, rewards: RewardResult, seed: int) -> tuple[list[int], dict[str, float]]:
+    def _select(
+        self, rollouts: Rollouts, rewards: RewardResult, context: StageContext
+    ) -> tuple[list[int], dict[str, float]]:
         """Rows kept, and the yield: verified share, prompts with any, duplicates dropped."""
         chosen: list[int] = []
         verified = duplicates = solved = 0
@@ -139,7 +136,10 @@ class RejectionSampling(Stage):
                 seen.setdefault(rollouts.texts[row].strip(), row)
             verified, solved = verified + len(good), solved + bool(good)
             duplicates += len(good) - len(seen)
-            chosen += self.selection.choose(list(seen.values()), rollouts, rewards, seed)
+            chosen += self.selection.choose(list(seen.values()), rollouts, rewards, context.seed)
+        if not chosen and context.plumbing:
+            context.recorder.message(f"{context.name}: nothing verified; this scale goes on with any response")
+            chosen = [int(rows[0]) for rows in rollouts.rows_by_group().values()]
         return chosen, {
             "yield/verified": verified / len(rollouts),
             "yield/prompts_solved": solved / len(rollouts.groups),

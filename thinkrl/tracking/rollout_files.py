@@ -22,6 +22,9 @@ from thinkrl.tracking.atomic import replace_file
 from thinkrl.tracking.errors import RunError
 from thinkrl.tracking.json_values import dump_json, load_json
 
+Columns = Mapping[str, Sequence[Any] | NDArray[Any] | Ragged]
+"""Values beside the rollouts by name, n each."""
+
 _TOKENS = {
     "token_ids": np.int32,
     "origins": np.uint8,
@@ -45,9 +48,7 @@ class StoredRollouts:
     columns: dict[str, list[Any]]
 
 
-def write_rollouts(
-    path: Path, rollouts: Rollouts, columns: Mapping[str, Sequence[Any] | NDArray[Any] | Ragged], stage: str, step: int
-) -> None:
+def write_rollouts(path: Path, rollouts: Rollouts, columns: Columns, stage: str, step: int) -> None:
     """Writes every response with its prompt, its tokens and `columns`, replacing `path` atomically.
 
     columns: n values each: numbers (NaN stays NaN), texts, verdicts, None where there is nothing,
