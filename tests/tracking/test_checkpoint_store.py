@@ -223,3 +223,12 @@ def test_what_cannot_be_kept_exactly_is_refused_before_writing(tmp_path: Path) -
     with pytest.raises(ValueError, match="keep must be at least 1, got 0"):
         CheckpointStore(tmp_path, keep=0)
     assert os.listdir(tmp_path) == []
+
+
+def test_clearing_drops_every_checkpoint(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path, keep=2)
+    store.save(_state(1))
+    store.save(_state(2))
+    store.clear()
+    assert store.latest() is None
+    assert os.listdir(tmp_path) == []

@@ -125,3 +125,15 @@ def test_the_stopwatch_counts_what_an_error_ended() -> None:
     assert watch.seconds["reward"] >= 0
     with pytest.raises(ValueError, match="got 'rewards'"), watch("rewards"):
         pytest.fail("a part with a wrong name must not run")
+
+
+def test_a_replayed_row_keeps_its_content_under_the_next_number(tmp_path: Path) -> None:
+    tracker = _Rising()
+    with _directory(tmp_path) as run:
+        recorder = Recorder(run, tracker, _quiet())
+        recorder.record("sft", 1, {"loss": 0.5}, {})
+        recorder.replay({"row": 7, "stage": "sft", "step": 2, "loss": 0.25, "seconds/sample": 3.0, "time": 1.0})
+        recorder.close()
+        rows = read_rows(run.path / "metrics.jsonl")
+    assert rows[1] == {"row": 1, "stage": "sft", "step": 2, "loss": 0.25, "seconds/sample": 3.0, "time": 1.0}
+    assert tracker.rows[1] == rows[1]
