@@ -52,7 +52,7 @@ def tidy(text: str) -> str:
     for pattern, spelling in _SPELLINGS:
         text = pattern.sub(spelling, text)
     text = _SECOND_ARGUMENT.sub(r"\1{\2}", text)
-    return _SEPARATOR_WORD.sub(", ", _braced(text)).strip()
+    return " ".join(_SEPARATOR_WORD.sub(", ", _braced(text)).split())
 
 
 def _braced(text: str) -> str:

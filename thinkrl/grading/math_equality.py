@@ -67,8 +67,17 @@ def _certified(expression: sympy.Expr) -> sympy.Expr | None:
     try:
         value = expression.evalf(15, maxn=CERTIFIED_DIGITS, strict=True)
     except PrecisionExhausted:
-        return sympy.Integer(0)
+        # One of the real and imaginary parts vanishes; the other need not.
+        value = expression.evalf(15, maxn=CERTIFIED_DIGITS)
+        if all(part.is_Number and abs(part) < sympy.Float("1e-100") for part in value.as_real_imag()):
+            return sympy.Integer(0)
     return value if value.is_number and not value.has(sympy.nan, sympy.zoo) and _is_numeral(value) else None
+
+
+def _is_real(value: sympy.Expr) -> bool:
+    """Whether the imaginary part vanishes beside the real one; 15 digits are certified."""
+    real, imaginary = value.as_real_imag()
+    return bool(abs(imaginary) <= abs(real) * sympy.Float("1e-12"))
 
 
 def _is_numeral(value: sympy.Expr) -> bool:
@@ -83,9 +92,9 @@ def _same_function(a: sympy.Expr, b: sympy.Expr, variables: list[sympy.Symbol]) 
         value_a, value_b = _certified(at_a), _certified(at_b)
         if value_a is None and value_b is None:
             continue
-        if value_a is None or value_b is None or value_a.is_real != value_b.is_real:
+        if value_a is None or value_b is None or _is_real(value_a) != _is_real(value_b):
             return False
-        if not value_a.is_real:
+        if not _is_real(value_a):
             skipped.append((at_a, at_b))
             continue
         shared += 1
@@ -122,6 +131,6 @@ def _points(variables: list[sympy.Symbol], whole: bool) -> list[dict[sympy.Symbo
 def _sign(value: sympy.Expr) -> int | None:
     """-1, 0 or 1 of a real number; None of anything else."""
     size = _certified(value)
-    if size is None or not size.is_real:
+    if size is None or not _is_real(size):
         return None
-    return 0 if size == 0 else (1 if size > 0 else -1)
+    return int(sympy.sign(sympy.re(size)))
