@@ -1,5 +1,6 @@
 """Writing a policy in the plain transformers format: safetensors, tokenizer, chat template."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -37,14 +38,11 @@ def _weights(policy: Policy, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]
 
 
 def _write(policy: Policy, weights: Mapping[str, Tensor], folder: Path) -> None:
-    module = policy.module
-    compute_dtype = module.config.dtype
-    stored = {tensor.dtype for tensor in weights.values()}
-    try:
-        # The file says what it holds, so that a plain reload keeps the masters' precision.
-        module.config.dtype = torch.float32 if torch.float32 in stored else compute_dtype
-        module.generation_config = neutral_generation_config(policy.tokenizer, policy.stop_ids)
-        module.save_pretrained(folder, state_dict=dict(weights))
-    finally:
-        module.config.dtype = compute_dtype
+    policy.module.generation_config = neutral_generation_config(policy.tokenizer, policy.stop_ids)
+    policy.module.save_pretrained(folder, state_dict=dict(weights))
     policy.tokenizer.save_pretrained(folder)
+    if any(tensor.dtype == torch.float32 for tensor in weights.values()):
+        # transformers writes the module's dtype; a plain reload would round the masters to it.
+        path = folder / "config.json"
+        config = json.loads(path.read_text(encoding="utf-8")) | {"dtype": "float32"}
+        path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
