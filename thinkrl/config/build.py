@@ -95,22 +95,37 @@ class _Builder:
         return self.fail(path, f"expected {_a(annotation)}, got {_shown(node)}", advice)
 
     def _union(self, annotation: Any, options: Sequence[Any], node: Any, path: str) -> Any:
+        if isinstance(node, Mapping) and TARGET in node:
+            return self._union_component(annotation, options, node, path)
         for option in options:
             if type(node) is bare(option) or (node is None and bare(option) is type(None)):
                 return self.value(option, node, path)
-        attempts: list[list[Problem]] = []
+        inside: list[list[Problem]] = []
         for option in options:
             attempt = _Builder(self.composed)
             built = attempt.value(option, node, path)
             if not attempt.problems:
                 return built
-            attempts.append(attempt.problems)
-        inside = [problems for problems in attempts if problems[0].path != path]
-        if isinstance(node, Mapping) and (inside or TARGET in node):
-            components = [tried for option, tried in zip(options, attempts, strict=True) if _takes_mapping(option)]
-            self.problems += sorted(inside or components or attempts, key=len)[0]
-            return _FAILED
-        return self._wrong(annotation, node, path)
+            if attempt.problems[0].path != path:
+                inside.append(attempt.problems)
+        if not inside:
+            return self._wrong(annotation, node, path)
+        fewest = min(inside, key=len)
+        self.problems += fewest
+        return _FAILED
+
+    def _union_component(self, annotation: Any, options: Sequence[Any], node: Any, path: str) -> Any:
+        """The alternative that takes the class of the component, so that problems inside are those of this class."""
+        target = _join(path, TARGET)
+        try:
+            cls = class_of(node, Any)
+        except ConfigError as error:
+            return self.fail(target, str(error))
+        for plain in map(bare, options):
+            if plain is Any or (isinstance(plain, type) and cls is not None and not _not_a(cls, plain)):
+                return self.value(plain, node, path)
+        name = str(node[TARGET]).rpartition(".")[2]
+        return self.fail(target, f"expected {_a(annotation)}, but {name} is none of these")
 
     def _anything(self, node: Any, path: str) -> Any:
         if isinstance(node, Mapping):
@@ -228,11 +243,6 @@ def _not_a(cls: type, wanted: type) -> str:
     present = {field.name for field in dataclasses.fields(cls)} | {name for base in cls.__mro__ for name in vars(base)}
     lacking = sorted(needed - present)
     return f"has no {', '.join(lacking)}" if lacking else ""
-
-
-def _takes_mapping(option: Any) -> bool:
-    plain = bare(option)
-    return isinstance(plain, type) and plain not in (int, float, str, bool, type(None), Path)
 
 
 def _scalar_advice(plain: Any, node: Any) -> str:
