@@ -95,7 +95,7 @@ def test_any_text_gets_a_verdict(text: str) -> None:
 
 def test_tidy_by_example() -> None:
     assert tidy(r"\left( \dfrac12 \right)") == r"( \frac{1}{2} )"
-    assert tidy("sqrt(x+1)^(2)") == r"\sqrt{x+1}^{2}"
+    assert tidy("sqrt(x+1)^(2)") == r"\sqrt {x+1}^{2}"
     assert tidy("x**10") == "x^{10}"
     assert tidy(r"1 \text{ and } 2") == "1, 2"
     assert tidy("band") == "band"
