@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor
 
+from thinkrl.sampling.distribution import kept_tokens
 from thinkrl.sampling.sampler import SamplingSpec
 
 BLOCK_TOKENS = 32
@@ -117,36 +118,18 @@ class _TokenScores(torch.autograd.Function):
 
 
 def processed_logits(logits: Tensor, targets: Tensor, spec: SamplingSpec) -> Tensor:
-    """Float32 logits [m, v] after temperature, top-k, top-p and min-p, -inf where truncated.
+    """Float32 logits [m, v] after temperature and truncation, -inf where a token is dropped.
 
-    A target is never truncated: it was drawn, so the sampler had kept it, and only rounding at the
+    A target is never dropped: it was drawn, so the sampler had kept it, and only rounding at the
     boundary can say otherwise here.
     """
     scaled = logits.to(_wide(logits.dtype))
     if spec.temperature != 1:
         scaled = scaled / spec.temperature
-    dropped = truncated(scaled, spec)
-    if dropped is None:
+    kept = kept_tokens(scaled, spec)
+    if kept is None:
         return scaled
-    dropped.scatter_(1, targets[:, None], False)
-    return scaled.masked_fill(dropped, -torch.inf)
-
-
-def truncated(scaled: Tensor, spec: SamplingSpec) -> Tensor | None:
-    """Which tokens top-k, then top-p, then min-p drop, bool [m, v]; None when none can be."""
-    if spec.top_k == 0 and spec.top_p == 1 and spec.min_p == 0:
-        return None
-    ranked, order = scaled.sort(dim=-1, descending=True, stable=True)
-    dropped = torch.zeros_like(ranked, dtype=torch.bool)
-    if spec.top_k:
-        dropped[:, spec.top_k :] = True
-    if spec.top_p < 1:
-        mass = ranked.masked_fill(dropped, -torch.inf).softmax(dim=-1)
-        dropped |= mass.cumsum(dim=-1) - mass >= spec.top_p
-    if spec.min_p:
-        probabilities = ranked.masked_fill(dropped, -torch.inf).softmax(dim=-1)
-        dropped |= probabilities < spec.min_p * probabilities[:, :1]
-    return torch.zeros_like(dropped).scatter_(1, order, dropped)
+    return scaled.masked_fill(~kept.scatter_(1, targets[:, None], True), -torch.inf)
 
 
 def _grad_logits(

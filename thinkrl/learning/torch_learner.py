@@ -90,6 +90,8 @@ class OpenTorchLearner:
             if getattr(policy.module.config, "attention_dropout", 0.0):
                 raise ValueError("gradient_checkpointing must be false for a model with attention dropout, got true")
             policy.module.gradient_checkpointing_enable({"use_reentrant": False})
+        # transformers gives the padding id's embedding no gradient, and the padding id is often one that ends turns.
+        policy.module.get_input_embeddings().padding_idx = None  # type: ignore[assignment]
         self._config = config
         self._total_steps = total_steps
         self._policy = policy
