@@ -61,7 +61,6 @@ def evaluate(
 ) -> None:
     """Evaluate a model: accuracy over k samples, pass@k, maj@k, intervals and a protocol hash."""
     from thinkrl.benchmarks.evaluate import evaluate_model
-    from thinkrl.benchmarks.result import BenchmarkResult
     from thinkrl.cli.evaluation import Evaluation
     from thinkrl.config.build import build
     from thinkrl.config.compose import compose
@@ -69,15 +68,13 @@ def evaluate(
     if not any(override.partition("=")[0].lstrip("+") == "benchmark" for override in overrides):
         names = [path.stem for path in (conf_dir() / "benchmark").glob("*.yaml")]
         raise ConfigError(f"name a benchmark: benchmark=NAME; {suggestion('', names)}")
-    earlier = BenchmarkResult.from_json(_read(compare)) if compare is not None else None
+    earlier = _read(compare) if compare is not None else None
     composed = compose(conf_dir() / "evaluate.yaml", [model_override(model), *overrides])
     evaluation = build(Evaluation, composed.tree, composed)
     policy = evaluation.model.load(seed=evaluation.seed)
     sampler = evaluation.sampler.open(policy)
     result, _ = evaluate_model(policy, evaluation.benchmark, sampler, evaluation.seed)
-    path = output if output is not None else default_path(result)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(result.to_json(), encoding="utf-8")
+    path = save(result, output if output is not None else default_path(result))
     if as_json:
         typer.echo(result.to_json())
     else:
@@ -120,11 +117,31 @@ def default_path(result: "BenchmarkResult") -> Path:
     return Path("results") / result.protocol.benchmark / f"{model}-{result.protocol.hash}-seed{result.seed}.json"
 
 
-def _read(path: Path) -> str:
+def save(result: "BenchmarkResult", path: Path) -> Path:
+    """Writes the result and returns where: beside `path`, with a number, when another result is there already."""
+    from itertools import count
+
+    from thinkrl.tracking.atomic import write_text
+    from thinkrl.tracking.errors import disk_errors
+
+    text = result.to_json()
+    places = (path if number == 1 else path.with_stem(f"{path.stem}-{number}") for number in count(1))
+    place = next(place for place in places if not place.exists() or place.read_text(encoding="utf-8") == text)
+    with disk_errors(place):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        write_text(place, text)
+    return place
+
+
+def _read(path: Path) -> "BenchmarkResult":
+    from thinkrl.benchmarks.result import BenchmarkResult, ResultError
+
     try:
-        return path.read_text(encoding="utf-8")
+        return BenchmarkResult.from_json(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UserError(f"--compare {path} cannot be read: {error.strerror}") from error
+        raise UserError(f"--compare: {path} cannot be read: {error.strerror}") from error
+    except ResultError as error:
+        raise UserError(f"--compare: {path}: {error}") from error
 
 
 def _print_result(result: "BenchmarkResult", path: Path) -> None:
