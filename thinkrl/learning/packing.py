@@ -155,11 +155,12 @@ def _split(tree: Tree, row_tokens: int) -> list[Tree]:
     # Equal shares keep the last row of a large group from being nearly empty.
     share = -(-response_tokens // max(-(-response_tokens // budget), 1))
     for branch in tree.branches:
-        if not parts or branch.input_count > room or budget - room >= share:
+        read = branch.input_count
+        if not parts or read > room or (read and budget - room >= share):
             parts.append([])
             room = budget
         parts[-1].append(branch)
-        room -= branch.input_count
+        room -= read
     return [Tree(tree.prompt_ids, tuple(part)) for part in parts]
 
 
