@@ -28,10 +28,10 @@ def tiny_policy(
     """A random two-layer model, loaded for training."""
     torch.manual_seed(seed)
     config_type, model_type, extra = FAMILIES[family]
-    config = config_type(
-        vocab_size=VOCABULARY, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, tie_word_embeddings=tie, initializer_range=0.2, **{**extra, **settings},
-    )  # fmt: skip
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    shape = {"vocab_size": VOCABULARY, "num_key_value_heads": 2, "tie_word_embeddings": tie, **sizes}
+    # A wide spread keeps gradients of all layers well above rounding.
+    config = config_type(**{"initializer_range": 0.2, **shape, **extra, **settings})
     module = model_type(config).eval()
     masters = {name: p.detach().clone() for name, p in module.named_parameters()}
     module = module.to(dtype)
