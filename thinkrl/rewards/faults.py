@@ -2,6 +2,7 @@
 
 import copy
 import math
+import traceback
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Literal
@@ -9,14 +10,15 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from thinkrl.config.component import UserError
 from thinkrl.grading.verdict import Verdict
 from thinkrl.rewards.term import RewardContext, RewardTerm, Scores
 from thinkrl.rollouts.ragged import Ragged
 from thinkrl.rollouts.store import Rollouts
 
 
-class RewardError(Exception):
-    """A term raised. The message names the term and the response; the cause is chained."""
+class RewardError(UserError):
+    """A term raised. The message names the term, the response and the line; the cause is chained."""
 
 
 def score_with_faults(
@@ -37,11 +39,20 @@ def score_with_faults(
                 f"response {rollouts.response_ids[min(faults)]!r}" if faults else f"{len(rollouts)} responses at once"
             )
             cause = faults[min(faults)] if faults else error
-            raise RewardError(f"reward term {name!r} failed on {where}: {type(cause).__name__}: {cause}") from error
+            raise RewardError(
+                f"reward term {name!r} failed on {where}: {type(cause).__name__}: {cause}\n  {_place(cause)}\n"
+                "  set on_error: ungradable for this term to leave such responses out instead"
+            ) from error
     context.state.clear()
     context.state.update(before)
     rest = np.asarray([row for row in range(len(rollouts)) if row not in faults], dtype=np.int64)
     return _without(name, term, rollouts, context, rest, faults)
+
+
+def _place(error: Exception) -> str:
+    """File, line and code where `error` was raised."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return f'"{frames[-1].filename}", line {frames[-1].lineno}: {frames[-1].line}' if frames else "no place known"
 
 
 def _faults_by_row(

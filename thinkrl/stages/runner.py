@@ -7,6 +7,7 @@ from typing import Any, cast
 
 from thinkrl.config.compose import Composed
 from thinkrl.config.render import config_text, origins_text
+from thinkrl.models.allocator import keep_freed_memory
 from thinkrl.stages.artifacts import Artifact, Kind
 from thinkrl.stages.context import StageContext
 from thinkrl.stages.experiment import Experiment
@@ -37,6 +38,7 @@ def run_experiment(experiment: Experiment, composed: Composed, directory: Path) 
     Raises KeyboardInterrupt after Ctrl-C, with the step in hand saved; every other error leaves the
     run as it was at its last checkpoint.
     """
+    keep_freed_memory()
     record = {"recipe": experiment.name, "overrides": list(composed.overrides), "seed": experiment.seed}
     with RunDirectory.open(directory, config_text(composed), origins_text(composed), record) as run:
         run.plan_stages(list(experiment.stages))
