@@ -15,7 +15,7 @@ from thinkrl.sampling.sampler import SamplingSpec
 
 _BLOCK = 256
 _ROWS = 8
-"""Rows drawn at a time, so that the passes over the vocabulary stay inside a processor's cache."""
+"""Rows drawn at a time on a processor, so that the passes over the vocabulary stay inside its cache."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,9 +64,10 @@ def draw(logits: Tensor, uniforms: Tensor, spec: SamplingSpec) -> Draws:
     At temperature 0 the most likely token is taken, with log-probability and entropy 0.
     Raises FloatingPointError when a row of logits is not finite.
     """
+    size = _ROWS if logits.device.type == "cpu" else len(logits)
     parts = [
-        _draw_rows(logits[start : start + _ROWS], uniforms[start : start + _ROWS], spec)
-        for start in range(0, len(logits), _ROWS)
+        _draw_rows(logits[start : start + size], uniforms[start : start + size], spec)
+        for start in range(0, len(logits), size)
     ]
     columns = (torch.cat(column) for column in zip(*parts, strict=True))
     return Draws(*columns)
