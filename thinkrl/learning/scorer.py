@@ -1,13 +1,16 @@
 """The forward pass: rows of tokens in, log-probabilities of their sampled tokens out."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from thinkrl.learning.branch_attention import IMPLEMENTATION, branch_buckets
 from thinkrl.learning.logprobs import token_scores
 from thinkrl.learning.packing import Row
 from thinkrl.sampling.sampler import SamplingSpec
@@ -27,10 +30,15 @@ class Scored:
 
 @dataclass(frozen=True, eq=False)
 class Scorer:
-    """Scores rows with a causal language model; `chunk_tokens` bounds the logits that exist at a time."""
+    """Scores rows with a causal language model.
+
+    chunk_tokens: bounds the logits that exist at a time. branches: computes attention branch by branch
+    on a processor, where rows allow; else a dense mask says what each token sees.
+    """
 
     module: PreTrainedModel
     chunk_tokens: int
+    branches: bool = False
 
     def __post_init__(self) -> None:
         config = self.module.config
@@ -45,11 +53,7 @@ class Scorer:
         ids = np.zeros((len(rows), length), dtype=np.int64)
         for index, row in enumerate(rows):
             ids[index, : len(row)] = row.token_ids
-        inputs: dict[str, Tensor] = {"input_ids": torch.from_numpy(ids).to(device)}
-        if not all(row.plain for row in rows):
-            positions, mask = _packed_inputs(rows, length, self.module.dtype)
-            inputs |= {"position_ids": positions.to(device), "attention_mask": mask.to(device)}
-        hidden = self.module.base_model(**inputs, use_cache=False).last_hidden_state
+        hidden = self._hidden(rows, torch.from_numpy(ids).to(device))
         sources = np.concatenate([index * length + row.sources for index, row in enumerate(rows)])
         targets = np.concatenate([row.targets for row in rows])
         head = self.module.get_output_embeddings()  # type: ignore[no-untyped-call]
@@ -64,6 +68,34 @@ class Scorer:
         )
         return Scored(scores.logprobs, scores.entropies, np.concatenate([row.columns for row in rows]))
 
+    def _hidden(self, rows: Sequence[Row], ids: Tensor) -> Tensor:
+        """Last hidden states, [b, l, h]."""
+        model, length = self.module.base_model, ids.shape[1]
+        if all(row.plain for row in rows):
+            return _last(model(ids, use_cache=False))
+        positions = _positions(rows, length).to(ids.device)
+        buckets = branch_buckets(rows, length) if self.branches and ids.device.type == "cpu" else None
+        if buckets is None:
+            mask = _mask(rows, length, self.module.dtype).to(ids.device)
+            return _last(model(ids, position_ids=positions, attention_mask=mask, use_cache=False))
+        with _implementation(self.module, IMPLEMENTATION):
+            return _last(model(ids, position_ids=positions, buckets=buckets, use_cache=False))
+
+
+@contextmanager
+def _implementation(module: PreTrainedModel, name: str) -> Iterator[None]:
+    """Lets transformers look up attention under `name`."""
+    before = module.config._attn_implementation
+    module.config._attn_implementation = name
+    try:
+        yield
+    finally:
+        module.config._attn_implementation = before
+
+
+def _last(outputs: Any) -> Tensor:
+    return cast("Tensor", outputs.last_hidden_state)
+
 
 def check_shareable(module: PreTrainedModel) -> None:
     """Raises ValueError for a model whose attention is more than the mask that shared prompts pass to it."""
@@ -77,14 +109,19 @@ def check_shareable(module: PreTrainedModel) -> None:
         )
 
 
-def _packed_inputs(rows: Sequence[Row], length: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Position ids [b, l] and additive attention mask [b, 1, l, l]. Padding attends to itself, so that its
-    softmax is defined; nothing attends to padding."""
+def _positions(rows: Sequence[Row], length: int) -> Tensor:
+    """Position ids, int64 [b, l]."""
     positions = np.zeros((len(rows), length), dtype=np.int64)
-    visible = np.broadcast_to(np.eye(length, dtype=np.bool_), (len(rows), length, length)).copy()
     for index, row in enumerate(rows):
         positions[index, : len(row)] = row.position_ids
+    return torch.from_numpy(positions)
+
+
+def _mask(rows: Sequence[Row], length: int, dtype: torch.dtype) -> Tensor:
+    """Additive attention mask [b, 1, l, l]. Padding attends to itself, so that its softmax is defined;
+    nothing attends to padding."""
+    visible = np.broadcast_to(np.eye(length, dtype=np.bool_), (len(rows), length, length)).copy()
+    for index, row in enumerate(rows):
         visible[index, : len(row), : len(row)] = row.visible()
     hidden = torch.from_numpy(~visible)[:, None]
-    mask = torch.zeros(hidden.shape, dtype=dtype).masked_fill_(hidden, torch.finfo(dtype).min)
-    return torch.from_numpy(positions), mask
+    return torch.zeros(hidden.shape, dtype=dtype).masked_fill_(hidden, torch.finfo(dtype).min)

@@ -95,11 +95,13 @@ class OpenTorchLearner:
         self._config = config
         self._total_steps = total_steps
         self._policy = policy
-        self._scorer = Scorer(policy.module, config.logits_chunk_tokens)
+        # Checkpointed layers run again in the backward pass, where they would look up the usual attention.
+        branches = config.share_prompts and not config.gradient_checkpointing
+        self._scorer = Scorer(policy.module, config.logits_chunk_tokens, branches)
         self._reference = None
         if with_reference:
             frozen = copy.deepcopy(policy.module).requires_grad_(False).train(False)
-            self._reference = Scorer(frozen, config.logits_chunk_tokens)
+            self._reference = Scorer(frozen, config.logits_chunk_tokens, branches)
         self._optimizer = MasterOptimizer(
             policy, betas=config.betas, epsilon=config.epsilon, weight_decay=config.weight_decay
         )
