@@ -12,7 +12,8 @@ import pytest
 
 from thinkrl.config.build import build
 from thinkrl.config.component import ConfigError
-from thinkrl.config.compose import Composed, compose
+from thinkrl.config.compose import compose
+from thinkrl.config.composed import Composed
 from thinkrl.config.schema import arms, bare, child_annotation, class_of, fields_of
 
 RECIPES = {"sample": "config_samples.Root", "quickstart": "thinkrl.stages.experiment.Experiment"}

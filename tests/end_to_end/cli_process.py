@@ -26,9 +26,9 @@ PLACES = {
 }
 
 
-def start(args: Sequence[str], log: Path, kill: tuple[str, int] | None = None) -> Any:
-    """Starts `thinkrl ARGS`, writing what it prints to `log`."""
-    process = _CONTEXT.Process(target=_run, args=(list(args), str(log), kill))
+def start(args: Sequence[str], log: Path, kill: tuple[str, int] | None = None, folder: Path | None = None) -> Any:
+    """Starts `thinkrl ARGS` in `folder`, writing what it prints to `log`."""
+    process = _CONTEXT.Process(target=_run, args=(list(args), str(log), kill, folder))
     process.start()
     return process
 
@@ -40,12 +40,14 @@ def finish(process: Any, seconds: float = 240) -> int:
     return int(process.exitcode)
 
 
-def _run(args: list[str], log: str, kill: tuple[str, int] | None) -> None:
+def _run(args: list[str], log: str, kill: tuple[str, int] | None, folder: Path | None) -> None:
     import torch
 
     from thinkrl.cli.app import app
 
     torch.set_num_threads(1)
+    if folder is not None:
+        os.chdir(folder)
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(output, 1)
     os.dup2(output, 2)

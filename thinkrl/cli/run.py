@@ -11,7 +11,7 @@ from thinkrl.cli.arguments import Overrides, Recipe, RecipesDirs
 from thinkrl.config.component import ConfigError
 
 if TYPE_CHECKING:
-    from thinkrl.config.compose import Composed
+    from thinkrl.config.composed import Composed
     from thinkrl.stages.experiment import Experiment
 
 EXAMPLES = """Examples:

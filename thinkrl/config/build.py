@@ -12,7 +12,7 @@ from thinkrl.config.nearest import nearest, suggestion
 from thinkrl.config.schema import TARGET, arms, bare, class_of, enum_text, fields_of, type_name
 
 if TYPE_CHECKING:
-    from thinkrl.config.compose import Composed
+    from thinkrl.config.composed import Composed
 
 T = TypeVar("T")
 _FAILED = object()

@@ -13,7 +13,7 @@ from thinkrl.config.layers import leaves
 from thinkrl.config.schema import TARGET, child_annotation, class_of, fields_of, sized_kind, to_node
 
 if TYPE_CHECKING:
-    from thinkrl.config.compose import Composed
+    from thinkrl.config.composed import Composed
 
 
 def complete(composed: "Composed") -> "Composed":

@@ -10,13 +10,14 @@ import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from thinkrl.config.completion import complete
 from thinkrl.config.component import ConfigError
+from thinkrl.config.composed import Composed
 from thinkrl.config.layers import Layers, dotted, leaves
 from thinkrl.config.nearest import suggestion
 from thinkrl.config.paths import RecipeFile, conf_dir, find_recipe, label, recipes_dir
@@ -25,33 +26,6 @@ if TYPE_CHECKING:
     from hydra.core.config_loader import ConfigLoader
     from hydra.core.default_element import ResultDefault
     from hydra.core.override_parser.types import Override
-
-
-@dataclass(frozen=True, eq=False)
-class Composed:
-    """A resolved configuration.
-
-    tree: plain dicts, lists and scalars. origins: who set each leaf, by dotted key. overrides: as
-    given. capped: for each size that the scale shrank, the value before and who had set it.
-    """
-
-    tree: dict[str, Any]
-    origins: dict[str, str]
-    recipe_id: str
-    recipe_path: Path
-    overrides: tuple[str, ...] = ()
-    capped: dict[str, tuple[int, str]] = field(default_factory=dict)
-
-    def origin(self, key: str) -> str:
-        """Who set the value at a dotted key: for a node its `_target_`, else its first leaf; never empty."""
-        for exact in (key, f"{key}._target_" if key else "_target_"):
-            if exact in self.origins:
-                return self.origins[exact]
-        prefix = f"{key}." if key else ""
-        for leaf, origin in self.origins.items():
-            if leaf.startswith(prefix):
-                return origin
-        return self.origin(key.rpartition(".")[0]) if key else str(self.recipe_path)
 
 
 def compose(

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from thinkrl.config.component import ConfigError
-from thinkrl.config.compose import Composed
+from thinkrl.config.composed import Composed
 from thinkrl.config.nearest import nearest, suggestion
 from thinkrl.config.schema import TARGET, child_annotation, class_of, fields_of, meanings, sized_kind, type_name
 

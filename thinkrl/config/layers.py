@@ -76,7 +76,7 @@ class Layers:
             elif _reference(old) and "_target_" not in value:
                 node[key] = {_BASE: old}
                 self._merge(node[key], value, origin, here)
-            elif isinstance(old, dict) and not (_BASE in old and "_target_" in value):
+            elif isinstance(old, dict) and not (_BASE in old and "_target_" in value) and not _swaps(old, value):
                 if value or not old:
                     self.origins.pop(here, None)
                 if not value and not old:
@@ -210,6 +210,11 @@ def _below(value: Any, origins: dict[Path, str], path: Path) -> tuple[Any, dict[
             raise ConfigError(f"a reference names {dotted(path)}, which nothing sets; {suggestion(key, children)}")
         value = children[key]
     return value, {leaf[len(path) :]: origin for leaf, origin in origins.items() if leaf[: len(path)] == path}
+
+
+def _swaps(old: Mapping[Any, Any], new: Mapping[Any, Any]) -> bool:
+    """Whether `new` puts another class in the place of `old`, whose keys then mean nothing."""
+    return "_target_" in old and "_target_" in new and old["_target_"] != new["_target_"]
 
 
 def _reference(value: Any) -> str | None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from thinkrl.config.compose import Composed
+from thinkrl.config.composed import Composed
 from thinkrl.config.layers import dotted, leaves
 
 if TYPE_CHECKING:

@@ -9,6 +9,11 @@ from thinkrl.config.component import ConfigError
 
 Kind = Literal["model", "traces", "result"]
 
+BASE = "base"
+"""Names the recipe's base model where a stage's name could stand."""
+PREVIOUS = "previous"
+"""Names the last stage before that made a model; the base model when there is none."""
+
 
 @dataclass(frozen=True)
 class Artifact:

@@ -12,9 +12,8 @@ from thinkrl.learning.learner import Learner, LearnerState
 from thinkrl.models.policy import Policy
 from thinkrl.models.source import ModelSource
 from thinkrl.rollouts.store import Rollouts
-from thinkrl.stages.artifacts import Artifact, FromStage, find_artifact
+from thinkrl.stages.artifacts import BASE, PREVIOUS, Artifact, FromStage, find_artifact
 from thinkrl.stages.interrupt import Interrupt
-from thinkrl.stages.stage import BASE, PREVIOUS
 from thinkrl.tracking.checkpoints import CheckpointStore
 from thinkrl.tracking.errors import RunError
 from thinkrl.tracking.progress import ProgressDisplay

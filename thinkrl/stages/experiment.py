@@ -13,7 +13,8 @@ from thinkrl.learning.torch_learner import TorchLearner
 from thinkrl.models.source import ModelSource
 from thinkrl.rewards.reward import Reward
 from thinkrl.sampling.sampler import SamplerSource
-from thinkrl.stages.stage import BASE, PREVIOUS, Stage
+from thinkrl.stages.artifacts import BASE, PREVIOUS
+from thinkrl.stages.stage import Stage
 from thinkrl.tracking.tracker import Tracker
 
 

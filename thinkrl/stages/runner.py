@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from thinkrl.config.compose import Composed
+from thinkrl.config.composed import Composed
 from thinkrl.config.render import config_text, origins_text
 from thinkrl.models.allocator import keep_freed_memory
 from thinkrl.stages.artifacts import Artifact, Kind

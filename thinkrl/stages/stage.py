@@ -6,13 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from thinkrl.stages.artifacts import Kind
+from thinkrl.stages.artifacts import PREVIOUS, Kind
 
 if TYPE_CHECKING:
     from thinkrl.stages.context import StageContext
-
-BASE = "base"
-PREVIOUS = "previous"
 
 
 @dataclass(frozen=True, kw_only=True)
