@@ -164,7 +164,7 @@ def test_bad_rows(tmp_path: Path, row: dict[str, Any], reason: str | None) -> No
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".json", ".parquet"])
 def test_an_empty_data_set_is_an_error(tmp_path: Path, suffix: str) -> None:
-    with pytest.raises(DataError, match="rows holds no rows"):
+    with pytest.raises(DataError, match=r"rows\.\w+ holds no rows"):
         FilePrompts(write(tmp_path, [], suffix)).prompts()
 
 

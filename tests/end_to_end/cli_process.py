@@ -26,6 +26,20 @@ PLACES = {
 }
 
 
+SMALL = (
+    "scale=smoke", "tracker=none", "reuse=false",
+    "stages.cold_start.max_steps=3", "stages.cold_start.batch_size=3", "stages.cold_start.checkpoint_every=1",
+    "stages.grpo.steps=4", "stages.grpo.checkpoint_every=1", "benchmark.samples=1", "benchmark.prompts.size=4",
+    "stages.selection.prompt_count=4",
+)  # fmt: skip
+"""Quickstart in seconds: every stage has several steps and a checkpoint after each."""
+
+
+def small_quickstart(directory: Path) -> list[str]:
+    """The arguments that run it in `directory`."""
+    return ["run", "quickstart", *SMALL, "--dir", str(directory)]
+
+
 def start(args: Sequence[str], log: Path, kill: tuple[str, int] | None = None, folder: Path | None = None) -> Any:
     """Starts `thinkrl ARGS` in `folder`, writing what it prints to `log`."""
     process = _CONTEXT.Process(target=_run, args=(list(args), str(log), kill, folder))

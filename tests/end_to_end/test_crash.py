@@ -6,15 +6,8 @@ import time
 from pathlib import Path
 
 import pytest
-from cli_process import finish, start
+from cli_process import finish, small_quickstart, start
 from run_contents import files, metric_rows
-
-SMALL = [
-    "scale=smoke", "tracker=none", "reuse=false",
-    "stages.cold_start.max_steps=3", "stages.cold_start.batch_size=3", "stages.cold_start.checkpoint_every=1",
-    "stages.grpo.steps=4", "stages.grpo.checkpoint_every=1", "benchmark.samples=1", "benchmark.prompts.size=4",
-    "stages.selection.prompt_count=4",
-]  # fmt: skip
 
 KILLS = [
     [("row", 2)],
@@ -27,25 +20,13 @@ KILLS = [
 ]
 
 
-def command(directory: Path) -> list[str]:
-    return ["run", "quickstart", *SMALL, "--dir", str(directory)]
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("undisturbed")
-    code = finish(start(command(folder / "run"), folder / "log"))
-    assert code == 0, (folder / "log").read_text()
-    return folder / "run"
-
-
 def check_equal(run: Path, reference: Path) -> None:
     assert metric_rows(run) == metric_rows(reference)
     assert files(run) == files(reference)
 
 
 def test_two_runs_are_equal_to_the_byte(undisturbed: Path, tmp_path: Path) -> None:
-    assert finish(start(command(tmp_path / "run"), tmp_path / "log")) == 0
+    assert finish(start(small_quickstart(tmp_path / "run"), tmp_path / "log")) == 0
     check_equal(tmp_path / "run", undisturbed)
     assert len(metric_rows(undisturbed)) == 3 + 1 + 2 + 1 + 1 + 4 + 1
 
@@ -53,20 +34,20 @@ def test_two_runs_are_equal_to_the_byte(undisturbed: Path, tmp_path: Path) -> No
 @pytest.mark.parametrize("kills", KILLS, ids=lambda kills: "_then_".join(f"{place}{count}" for place, count in kills))
 def test_killed_and_started_again(kills: list[tuple[str, int]], undisturbed: Path, tmp_path: Path) -> None:
     for kill in kills:
-        assert finish(start(command(tmp_path / "run"), tmp_path / "log", kill)) == -signal.SIGKILL
-    assert finish(start(command(tmp_path / "run"), tmp_path / "log")) == 0, (tmp_path / "log").read_text()
+        assert finish(start(small_quickstart(tmp_path / "run"), tmp_path / "log", kill)) == -signal.SIGKILL
+    assert finish(start(small_quickstart(tmp_path / "run"), tmp_path / "log")) == 0, (tmp_path / "log").read_text()
     check_equal(tmp_path / "run", undisturbed)
 
 
 def test_interrupted_and_started_again(undisturbed: Path, tmp_path: Path) -> None:
-    process = start(command(tmp_path / "run"), tmp_path / "log")
+    process = start(small_quickstart(tmp_path / "run"), tmp_path / "log")
     wait_for_rows(tmp_path / "run", 9)
     signal_process(process.pid, signal.SIGINT)
     assert finish(process) == 130
     log = (tmp_path / "log").read_text()
     assert "the same command" in log
     assert "Traceback" not in log
-    assert finish(start(command(tmp_path / "run"), tmp_path / "log")) == 0
+    assert finish(start(small_quickstart(tmp_path / "run"), tmp_path / "log")) == 0
     check_equal(tmp_path / "run", undisturbed)
 
 
@@ -74,16 +55,16 @@ def test_interrupted_and_started_again(undisturbed: Path, tmp_path: Path) -> Non
 def test_ten_random_kills(undisturbed: Path, tmp_path: Path) -> None:
     rng = random.Random()
     begun = time.monotonic()
-    assert finish(start(command(tmp_path / "timing"), tmp_path / "log")) == 0
+    assert finish(start(small_quickstart(tmp_path / "timing"), tmp_path / "log")) == 0
     whole = time.monotonic() - begun
     for attempt in range(10):
         run = tmp_path / f"run{attempt}"
         for _ in range(rng.choice([1, 2])):
-            process = start(command(run), tmp_path / "log")
+            process = start(small_quickstart(run), tmp_path / "log")
             time.sleep(rng.uniform(0.1, whole))
             process.kill()
             process.join()
-        assert finish(start(command(run), tmp_path / "log")) == 0, (tmp_path / "log").read_text()
+        assert finish(start(small_quickstart(run), tmp_path / "log")) == 0, (tmp_path / "log").read_text()
         check_equal(run, undisturbed)
 
 

@@ -122,7 +122,8 @@ def test_true_steps_options() -> None:
     filler = "<think>1 + 1 = 2. 3 + 4 = 7</think><answer>7</answer>"
     assert values(TrueSteps(grounded=False), [filler]) == [1.0]
     assert values(TrueSteps(free_numbers=(1.0,)), [filler]) == [1.0]
-    assert values(TrueSteps(min_steps=2), [filler]) == [0.0]
+    assert values(TrueSteps(min_steps=2), [filler]) == [0.5]
+    assert values(TrueSteps(min_steps=4, free_numbers=(1.0,)), [filler]) == [0.5]
     assert values(TrueSteps(min_steps=2, free_numbers=(1.0,)), [filler]) == [1.0]
     other = "<think>3 + 4 = 7</think><answer>8</answer>"
     assert values(TrueSteps(answer_from_last_step=False), [other]) == [1.0]

@@ -39,7 +39,7 @@ class FilePrompts:
     def prompts(self) -> Sequence[Prompt]:
         """Reads the file. Raises DataError naming file and line, or row, that cannot be read."""
         reader = RowReader(self.schema, Path(self.path).stem, self.system, self.template)
-        return [row.prompt for row in reader.read(read_rows(Path(self.path)), self.size)]
+        return [row.prompt for row in reader.read(read_rows(Path(self.path)), self.size, self.path)]
 
 
 def read_rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:

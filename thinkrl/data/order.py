@@ -6,8 +6,23 @@ from math import gcd
 import numpy as np
 from numpy.typing import NDArray
 
+from thinkrl.data.source import DataError, PromptSource
 from thinkrl.rollouts.prompt import Prompt
 from thinkrl.rollouts.streams import generator
+
+
+def order_prompts(source: PromptSource, per_step: int, seed: int) -> "PromptOrder":
+    """The order in which a stage visits the prompts of `source`, `per_step` at a time.
+
+    Raises DataError when there are fewer prompts than a step takes.
+    """
+    prompts = source.prompts()
+    if per_step > len(prompts):
+        raise DataError(
+            f"prompts_per_step must be at most the {len(prompts)} prompts that the source gives, got {per_step}:"
+            " lower it, or give the source more prompts"
+        )
+    return PromptOrder(prompts, seed)
 
 
 class PromptOrder:

@@ -68,8 +68,11 @@ class RowReader:
     system: str = ""
     template: str = "{question}"
 
-    def read(self, rows: Iterable[tuple[str, Mapping[str, Any]]], limit: int) -> list[Row]:
-        """The first `limit` rows of (where, row) pairs. Raises DataError naming the row that cannot be read."""
+    def read(self, rows: Iterable[tuple[str, Mapping[str, Any]]], limit: int, place: str = "") -> list[Row]:
+        """The first `limit` rows of (where, row) pairs, read from `place`.
+
+        Raises DataError naming the row that cannot be read, or the place that holds none.
+        """
         found: list[Row] = []
         for number, (where, row) in enumerate(rows):
             if len(found) == limit:
@@ -79,7 +82,7 @@ class RowReader:
             except (KeyError, ValueError, TypeError) as error:
                 raise DataError(f"{where}: {error.args[0] if error.args else error}") from error
         if not found:
-            raise DataError(f"{self.source} holds no rows")
+            raise DataError(f"{place or self.source} holds no rows")
         return found
 
     def _row(self, number: int, row: Mapping[str, Any]) -> Row:

@@ -60,7 +60,7 @@ class FileTraces:
         if path.suffix == ".jsonl" and next((set(row) for _, row in read_rows(path)), set()) == _KEYS:
             return read_traces(path)[: self.size]
         reader = RowReader(self.schema, path.stem, self.system, self.template)
-        rows = reader.read(read_rows(path), self.size)
+        rows = reader.read(read_rows(path), self.size, self.path)
         for number, row in enumerate(rows):
             if row.response is None:
                 raise DataError(f"{path} row {number} has no response to learn from")

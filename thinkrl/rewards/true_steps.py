@@ -16,15 +16,15 @@ from thinkrl.rollouts.store import Rollouts
 
 @dataclass(frozen=True)
 class TrueSteps(RewardTerm):
-    """value = true and grounded steps / steps, over the different arithmetic statements inside the thinking.
+    """value = true and grounded steps / max(steps, min_steps), over the different statements inside the thinking.
 
     A step is grounded when it starts from numbers of the question, from results of earlier true steps, or
     from `free_numbers`; so `1 + 1 = 2` as filler counts against, not for. Steps that say the same count
-    once. No steps, or fewer than `min_steps` grounded ones, give 0.
+    once. No steps give 0, and leaving steps out pays no more than getting them wrong.
     """
 
     min_steps: int = 1
-    """Fewer true and grounded steps give 0."""
+    """Steps that a question needs; a thinking with fewer is scored as if the missing ones were false."""
     grounded: bool = True
     """Whether a step must start from numbers that are known."""
     free_numbers: tuple[float, ...] = ()
@@ -53,13 +53,12 @@ class TrueSteps(RewardTerm):
         if not steps:
             return 0.0, "no steps"
         good = self._good(steps, prompt)
-        if good < self.min_steps:
-            return 0.0, f"{good} true and grounded steps of {len(steps)}, fewer than {self.min_steps}"
         if self.answer_from_last_step:
             answer = read_number(self.extractor.extract(text))
             if answer is None or answer.worth != steps[-1].result:
                 return 0.0, "the last step is not the answer"
-        return good / len(steps), f"{good} true and grounded steps of {len(steps)}"
+        needed = max(len(steps), self.min_steps)
+        return good / needed, f"{good} true and grounded steps of {needed}"
 
     def _good(self, steps: list[Step], prompt: Prompt) -> int:
         known = numbers_in("\n".join(message.content for message in prompt.messages if message.role == "user"))

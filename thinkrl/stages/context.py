@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from thinkrl.data.order import PromptOrder
-from thinkrl.data.source import PromptSource
 from thinkrl.data.traces import Trace, TraceSource, read_traces
 from thinkrl.learning.learner import Learner, LearnerState
 from thinkrl.models.policy import Policy
@@ -70,16 +68,6 @@ class StageContext:
         if isinstance(source, FromStage):
             return read_traces(find_artifact(self.produced, source.stage, "traces").path)
         return source.traces()
-
-    def order(self, source: PromptSource, per_step: int) -> PromptOrder:
-        """The order in which the stage visits the prompts of `source`, `per_step` at a time."""
-        prompts = source.prompts()
-        if per_step > len(prompts):
-            raise RunError(
-                f"stage '{self.name}' takes {per_step} prompts a step, but its source has {len(prompts)}:"
-                " lower prompts_per_step, or give the source more prompts"
-            )
-        return PromptOrder(prompts, self.seed)
 
     def resume(self, total: int, learner: Learner | None = None) -> RunState:
         """The state to go on from, of `total` steps: the last checkpoint, or step 0.

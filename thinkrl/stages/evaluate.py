@@ -26,6 +26,10 @@ class Evaluate(Stage):
     sampler: SamplerSource
     """Sampling engine."""
 
+    def check(self) -> None:
+        """Reads the benchmark's prompts."""
+        self.benchmark.selected()
+
     def plan(self) -> str:
         """What will be done, with its sizes."""
         return f"evaluate on {self.benchmark.name}: {self.benchmark.samples} samples a prompt"

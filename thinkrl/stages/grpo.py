@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from thinkrl.algorithms.algorithm import Algorithm
 from thinkrl.config.component import BatchPrompts, GroupSize, Steps
+from thinkrl.data.order import order_prompts
 from thinkrl.data.source import PromptSource
 from thinkrl.environments.environment import Environment
 from thinkrl.learning.torch_learner import TorchLearner
@@ -51,6 +52,10 @@ class GRPO(Stage):
     checkpoint_every: int = 10
     """Steps between checkpoints."""
 
+    def check(self) -> None:
+        """Reads the prompts."""
+        order_prompts(self.prompts, self.prompts_per_step, seed=0)
+
     def plan(self) -> str:
         """What will be done, with its sizes."""
         return (
@@ -63,7 +68,7 @@ class GRPO(Stage):
         policy = context.load_policy(self.model_from, for_training=True)
         learner = self.learner.open(policy, total_steps=self.steps, with_reference=self.algorithm.needs_reference)
         sampler = self.sampler.open(policy)
-        order = context.order(self.prompts, self.prompts_per_step)
+        order = order_prompts(self.prompts, self.prompts_per_step, context.seed)
         state = context.resume(self.steps, learner)
         memory: Any = state.values.get("reward", {})
 

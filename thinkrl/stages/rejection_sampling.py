@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from thinkrl.config.component import BatchPrompts, GroupSize, PromptCount
+from thinkrl.data.order import order_prompts
 from thinkrl.data.source import PromptSource
 from thinkrl.data.traces import Trace, write_traces
 from thinkrl.environments.environment import Environment
@@ -84,6 +85,10 @@ class RejectionSampling(Stage):
     checkpoint_every: int = 1
     """Steps between checkpoints."""
 
+    def check(self) -> None:
+        """Reads the prompts."""
+        order_prompts(self.prompts, self.prompts_per_step, seed=0)
+
     def plan(self) -> str:
         """What will be done, with its sizes."""
         return (
@@ -95,7 +100,7 @@ class RejectionSampling(Stage):
         """Samples, selects and writes the kept traces."""
         policy = context.load_policy(self.model_from)
         sampler = self.sampler.open(policy)
-        order = context.order(self.prompts, self.prompts_per_step)
+        order = order_prompts(self.prompts, self.prompts_per_step, context.seed)
         count = min(self.prompt_count, len(order))
         total = -(-count // self.prompts_per_step)
         state = context.resume(total)

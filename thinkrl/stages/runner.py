@@ -39,6 +39,8 @@ def run_experiment(experiment: Experiment, composed: Composed, directory: Path) 
     run as it was at its last checkpoint.
     """
     keep_freed_memory()
+    for stage in experiment.stages.values():
+        stage.check()
     record = {"recipe": experiment.name, "overrides": list(composed.overrides), "seed": experiment.seed}
     with RunDirectory.open(directory, config_text(composed), origins_text(composed), record) as run:
         run.plan_stages(list(experiment.stages))

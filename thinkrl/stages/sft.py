@@ -41,6 +41,11 @@ class SFT(Stage):
         """The stage whose traces are read, if any."""
         return ((self.traces.stage, "traces"),) if isinstance(self.traces, FromStage) else ()
 
+    def check(self) -> None:
+        """Reads the traces, unless an earlier stage is to make them."""
+        if not isinstance(self.traces, FromStage):
+            self.traces.traces()
+
     def plan(self) -> str:
         """What will be done, with its sizes."""
         source = f"stage {self.traces.stage}" if isinstance(self.traces, FromStage) else type(self.traces).__name__

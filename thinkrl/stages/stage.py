@@ -27,6 +27,10 @@ class Stage(ABC):
         """Does the work and returns the files or folders it made, by artifact name, each inside `context.folder`."""
 
     @abstractmethod
+    def check(self) -> None:
+        """Reads the data the stage will need, so that bad data ends the run before anything loads. Raises UserError."""
+
+    @abstractmethod
     def plan(self) -> str:
         """One line for `--dry-run`: what will be done, with its sizes."""
 
