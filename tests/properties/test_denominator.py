@@ -15,6 +15,7 @@ from tiny_policy import (
 
 from thinkrl.algorithms.kl import KLLoss
 from thinkrl.algorithms.objective import ClippedObjective
+from thinkrl.learning import branch_attention
 from thinkrl.learning.learner import Example
 from thinkrl.rollouts.store import Group, Rollouts
 from thinkrl.sampling.sampler import SamplingSpec
@@ -68,7 +69,9 @@ def test_the_gradient_does_not_depend_on_batching(name):
 
 @pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3"])
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
-def test_shared_prompts_hold_for_every_family_and_attention(family, attention):
+@pytest.mark.parametrize("longest", [0, 512], ids=["dense mask", "by branch"])
+def test_shared_prompts_hold_for_every_family_and_attention(family, attention, longest, monkeypatch):
+    monkeypatch.setattr(branch_attention, "LONGEST_BRANCH", longest)
     rollouts, objective = make_rollouts(given=True), OBJECTIVES["dapo"]
     advantages = random_advantages(rollouts)
 

@@ -44,12 +44,13 @@ class TorchLearner:
     """What the learning rate does after warmup: stay, or fall to 0 at the last step."""
     max_gradient_norm: float | None = 1.0
     """Clips the gradient to this norm; null does not clip."""
-    row_tokens: int = 512
-    """Tokens a row holds; a longer response has a row of its own. Attention costs the square of it."""
-    micro_batch_tokens: int = 2048
+    row_tokens: int = 1024
+    """Tokens a row holds; a longer response has a row of its own."""
+    micro_batch_tokens: int = 1024
     """Tokens, with padding, of one forward and backward pass. Changes speed and memory, never the gradient."""
-    logits_chunk_tokens: int = 512
-    """Rows of logits that exist at a time, each as wide as the vocabulary."""
+    logits_chunk_tokens: int = 1024
+    """Rows of logits that exist at a time, each as wide as the vocabulary. Logits of a micro-batch that
+    fits are made once, others again in the backward pass."""
     share_prompts: bool = True
     """Computes a prompt once for all its responses in a row; false gives every response a row."""
     gradient_checkpointing: bool = False
