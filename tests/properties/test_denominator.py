@@ -1,5 +1,7 @@
 """The gradient does not change with how a batch is cut, packed, padded or ordered."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -165,3 +167,35 @@ def test_prompts_repeated_over_rows_count_once(excess):
     a, _ = update_gradients(rollouts, advantages, objective, row_tokens=20 + longest + excess)
     b, _ = update_gradients(rollouts, advantages, objective, share_prompts=False)
     assert relative_difference(a, b) < LIMIT
+
+
+class Computed:
+    """An objective that asks for entropies it does not read, so that every response is computed."""
+
+    needs_reference = False
+    needs_entropy = True
+
+    def __init__(self, inner: ClippedObjective) -> None:
+        self.inner = inner
+
+    def __call__(self, inputs):
+        return self.inner(inputs)
+
+
+@pytest.mark.parametrize("name", ["dapo", "dr_grpo", "gspo"])
+@pytest.mark.parametrize("flat", [[0], [1, 3, 4], "all"], ids=str)
+def test_responses_without_advantage_are_counted_but_not_computed(name, flat):
+    rollouts = make_rollouts(given=True)
+    rows = list(range(len(rollouts))) if flat == "all" else flat
+    advantages = random_advantages(rollouts, excluded=[2])
+    values = advantages.values.values.copy()
+    values[np.isin(rollouts.token_ids.row_ids, rows) & rollouts.sampled] = 0.0
+    advantages = replace(advantages, values=advantages.values.with_values(values))
+    fast, fast_report = update_gradients(rollouts, advantages, OBJECTIVES[name])
+    whole, whole_report = update_gradients(rollouts, advantages, Computed(OBJECTIVES[name]))
+    if flat == "all":
+        assert all(torch.all(gradient == 0) for gradient in whole.values())
+        assert all(torch.all(gradient == 0) for gradient in fast.values())
+    else:
+        assert relative_difference(fast, whole) < LIMIT
+    assert fast_report.loss == pytest.approx(whole_report.loss, rel=1e-5, abs=1e-9)

@@ -70,6 +70,9 @@ class MasterOptimizer:
 
         A norm that is not finite raises FloatingPointError and leaves the weights as they were.
         """
+        if not self._summed:  # nothing had a loss: the gradient is 0, and the moments decay as after any step
+            self._sums = {name: torch.zeros_like(self._masters[name]) for name in self._trained}
+            self._summed = set(self._trained)
         names = [name for name in self._trained if name in self._summed]
         gradients = [self._sums[name] for name in names]
         norm = float(torch.nn.utils.get_total_norm(gradients)) / count

@@ -131,6 +131,8 @@ class OpenTorchLearner:
     ) -> UpdateReport:
         """One optimizer step on all kept responses (see `Learner.update`).
 
+        Where advantages alone make the loss, responses with none (flat groups) are not computed: they add
+        to the count and to nothing else, so the gradient is the same; other metrics leave them out.
         `mismatch/mean_abs` and `mismatch/max_abs` compare the sampler's log-probabilities with the
         learner's before the step, in nats. Without any valid token the loss is 0 and the weights stay,
         but the version rises.
@@ -149,8 +151,15 @@ class OpenTorchLearner:
             mean = SumCount(mismatch.sum(dtype=torch.float64), float(mismatch.numel()))
             return LossOutputs(outputs.loss, {**outputs.metrics, "mismatch/mean_abs": mean})
 
-        trees = rollout_trees(rollouts, np.flatnonzero(advantages.kept))
-        report = self._step(trees, spec, loss, with_entropy=objective.needs_entropy)
+        rows = np.flatnonzero(advantages.kept)
+        flat = np.zeros(0, dtype=np.int64)
+        if not objective.needs_reference and not objective.needs_entropy:
+            pulls = columns.with_advantage()
+            rows, flat = rows[pulls[rows]], rows[~pulls[rows]]
+        trees = rollout_trees(rollouts, rows)
+        report = self._step(
+            trees, spec, loss, with_entropy=objective.needs_entropy, uncomputed=columns.count(flat, objective)
+        )
         return replace(report, metrics={**report.metrics, "mismatch/max_abs": largest}) if trees else report
 
     def supervise(self, examples: Sequence[Example]) -> UpdateReport:
@@ -179,9 +188,13 @@ class OpenTorchLearner:
         loss: Callable[[Scored, Sequence[Row]], LossOutputs],
         *,
         with_entropy: bool,
+        uncomputed: float = 0.0,
     ) -> UpdateReport:
-        """Forward and backward over all micro-batches, then the one division and the optimizer step."""
-        sums = _Sums()
+        """Forward and backward over all micro-batches, then the one division and the optimizer step.
+
+        uncomputed: what responses that are known to have no loss add to the count.
+        """
+        sums = _Sums(uncomputed)
         seconds = {"forward": 0.0, "backward": 0.0, "optimizer": 0.0}
         rate = learning_rate_at(
             self._version, self._total_steps, self._config.learning_rate, self._config.warmup_steps,
@@ -234,6 +247,8 @@ class _Columns:
             if column is not None and not np.array_equal(column.offsets, offsets):
                 raise ValueError(f"{name} and token_ids differ in row lengths")
         self._row_ids = rollouts.token_ids.row_ids
+        self._response_count = len(rollouts)
+        self._sampled = rollouts.sampled
         carries = rollouts.sampled & advantages.kept[self._row_ids]
         for name, column in (("advantages", advantages.values), ("weights", advantages.weights),
                              ("old_logprobs", old_logprobs)):  # fmt: skip
@@ -260,6 +275,22 @@ class _Columns:
             entropies=scored.entropies,
         )
 
+    def with_advantage(self) -> NDArray[np.bool_]:
+        """Responses with an advantage other than 0 at some sampled token, [n]."""
+        found = np.zeros(self._response_count, dtype=np.bool_)
+        found[self._row_ids[self._sampled & (np.nan_to_num(self._advantages) != 0)]] = True
+        return found
+
+    def count(self, responses: NDArray[np.int64], objective: Objective) -> float:
+        """What the named responses, which have no advantage, add to the count of `objective`."""
+        tokens = np.flatnonzero(self._sampled & np.isin(self._row_ids, responses))
+        if not len(tokens):
+            return 0.0
+        present, response_ids = np.unique(self._row_ids[tokens], return_inverse=True)
+        nothing = torch.zeros(len(tokens))
+        ids = torch.from_numpy(response_ids.astype(np.int64))
+        return objective(LossInputs(nothing, nothing, nothing, nothing + 1, ids, len(present))).loss.count
+
     def mismatch(self, scored: Scored) -> torch.Tensor:
         """|sampler's - learner's| log-probability, [m]."""
         return (scored.logprobs.detach() - self._at(self._sampler, scored)).abs()
@@ -271,9 +302,9 @@ class _Columns:
 class _Sums:
     """Sums and counts of one optimizer step."""
 
-    def __init__(self) -> None:
+    def __init__(self, count: float) -> None:
         self.total = 0.0
-        self.count = 0.0
+        self.count = count
         self._metrics: dict[str, tuple[float, float]] = {}
 
     def add(self, outputs: LossOutputs) -> None:

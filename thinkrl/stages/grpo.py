@@ -66,7 +66,11 @@ class GRPO(Stage):
     def run(self, context: StageContext) -> Mapping[str, Path]:
         """Trains and saves the model."""
         policy = context.load_policy(self.model_from, for_training=True)
-        learner = self.learner.open(policy, total_steps=self.steps, with_reference=self.algorithm.needs_reference)
+        learner = self.learner.open(
+            policy,
+            total_steps=self.steps * self.algorithm.updates_per_batch,
+            with_reference=self.algorithm.needs_reference,
+        )
         sampler = self.sampler.open(policy)
         order = order_prompts(self.prompts, self.prompts_per_step, context.seed)
         state = context.resume(self.steps, learner)
