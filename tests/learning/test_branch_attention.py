@@ -6,14 +6,14 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from thinkrl.learning import branch_attention as module
 from thinkrl.learning.branch_attention import branch_attention, branch_buckets
-from thinkrl.learning.packing import pack, rollout_trees
+from thinkrl.learning.packing import pack, rollout_paths
 from thinkrl.learning.scorer import Scorer
 from thinkrl.sampling.sampler import SamplingSpec
 
 
 def packed(sizes=(4, 3, 5), row_tokens=60):
     rollouts = make_rollouts(sizes, given=True)
-    rows = pack(rollout_trees(rollouts, np.arange(len(rollouts))), row_tokens, share_prompts=True)
+    rows = pack(rollout_paths(rollouts, np.arange(len(rollouts))), row_tokens, share=True)
     return rows, max(len(row) for row in rows)
 
 

@@ -1,9 +1,9 @@
-"""Attention over rows of shared prompts without the part of the table that the mask would throw away.
+"""Attention over rows of shared beginnings without the part of the table that the mask would throw away.
 
 A dense mask over a row of a prompt and eight responses hides four fifths of the scores that are computed.
-Here every branch (a prompt, or one response) attends to its prompt and itself in a batch of small
-products, in float32. Meant for processors, whose fused kernels are slow on short sequences; the dense
-mask stays the reference, and the way on other devices and for long branches.
+Here every branch (a segment of the row's trie) attends to what it continues and to itself in a batch of
+small products, in float32. Meant for processors, whose fused kernels are slow on short sequences; the
+dense mask stays the reference, and the way on other devices and for long branches.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import AttentionInterface
 
-from thinkrl.learning.packing import PROMPT, Row
+from thinkrl.learning.packing import Row
 
 IMPLEMENTATION = "thinkrl_branches"
 """Name under which transformers knows this attention."""
@@ -26,7 +26,7 @@ LONGEST_BRANCH = 512
 
 @dataclass(frozen=True, eq=False)
 class Bucket:
-    """n branches of similar length: t queries each, which see p prompt tokens and the t own ones.
+    """n branches of similar length: t queries each, which see p tokens above them and the t own ones.
 
     queries: int64 [n, t], keys: int64 [n, p + t], indices of tokens among all tokens of the batch (0 for padding).
     real: bool [n, t], where `queries` is no padding. hidden: bool [n, 1, 1, t, p + t], what is not attended to.
@@ -41,16 +41,12 @@ class Bucket:
 def branch_buckets(rows: Sequence[Row], length: int) -> list[Bucket] | None:
     """The branches of `rows` padded to `length`, in buckets by length; None when a branch is too long."""
     branches: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []
-    nothing = np.zeros(0, dtype=np.int64)
     for number, row in enumerate(rows):
-        for piece in range(int(row.piece[-1]) + 1):
-            inside = row.piece == piece
-            prompt = number * length + np.flatnonzero(inside & (row.branch == PROMPT))
-            branches.append((nothing, prompt))
-            for branch in range(PROMPT + 1, int(row.branch[inside].max()) + 1):
-                own = number * length + np.flatnonzero(inside & (row.branch == branch))
-                if len(own):
-                    branches.append((prompt, own))
+        bounds = np.searchsorted(row.segment, np.arange(len(row.parents) + 1))
+        for segment, above in enumerate(row.above()):
+            before = np.flatnonzero(above[row.segment[: bounds[segment]]])
+            own = np.arange(bounds[segment], bounds[segment + 1])
+            branches.append((number * length + before, number * length + own))
     if max(len(own) for _, own in branches) > LONGEST_BRANCH:
         return None
     by_size: dict[int, list[tuple[NDArray[np.int64], NDArray[np.int64]]]] = {}

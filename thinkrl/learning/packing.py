@@ -1,13 +1,15 @@
-"""Rows of tokens for the model: each prompt once, its responses side by side behind it.
+"""Rows of tokens for the model, in which equal beginnings stand once.
 
-A row is one or more pieces `[prompt][response 1]...[response g]`. A response sees its prompt and itself;
-pieces and sibling responses do not see each other; position ids go on after the prompt in every response.
-So the prompt's forward and backward pass are computed once for all its responses in a row, and every
-response gets the numbers it would get alone.
+Prompts of a batch begin alike (a system turn), a group has one prompt, and responses of a group often go
+on alike for a while. A row is a trie of such sequences: segments of tokens, each below the segment it
+continues. A token sees its own segment up to itself and the segments above; position ids count from the
+root. What is shared has its forward and backward pass once, and every response gets the numbers it
+would get alone.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -16,57 +18,44 @@ from numpy.typing import NDArray
 from thinkrl.learning.learner import Example
 from thinkrl.rollouts.store import Rollouts
 
-PROMPT = 0
-"""Branch number of a prompt's tokens; responses count from 1."""
+ROOT = -1
+"""Stands for the parent of a segment that begins at position 0."""
 
 
 @dataclass(frozen=True, eq=False)
-class Branch:
-    """A continuation of a prompt.
+class Path:
+    """A prompt with one response, as far as the model must read it, and the predictions made along it.
 
-    token_ids: int32 [t]. predicted: bool [t], the tokens whose log-probability is wanted.
-    start: index of its first token in the column of all tokens.
+    token_ids: [n], up to the token before the last predicted one. sources: where predictions are made;
+    targets: the tokens predicted; columns: their indices in the column of all tokens; all [m], m > 0.
     """
 
     token_ids: NDArray[np.int32]
-    predicted: NDArray[np.bool_]
-    start: int
+    sources: NDArray[np.int64]
+    targets: NDArray[np.int32]
+    columns: NDArray[np.int64]
 
-    @property
-    def input_count(self) -> int:
-        """Tokens the model must read: all before the last predicted one."""
-        return int(np.flatnonzero(self.predicted)[-1])
-
-
-@dataclass(frozen=True, eq=False)
-class Tree:
-    """A prompt (int32 [p], p > 0) and its continuations, each with a predicted token."""
-
-    prompt_ids: NDArray[np.int32]
-    branches: tuple[Branch, ...]
-
-    @property
-    def input_count(self) -> int:
-        """Tokens the model must read."""
-        return len(self.prompt_ids) + sum(branch.input_count for branch in self.branches)
+    def __len__(self) -> int:
+        return len(self.token_ids)
 
 
 @dataclass(frozen=True, eq=False)
 class Row:
-    """One row of l tokens and the m predictions made in it.
+    """One row of l tokens in s segments, with u different predictions that m columns share.
 
-    token_ids, position_ids, piece, branch: [l]. sources: where in the row each prediction is made;
-    targets: the token predicted; columns: its index in the column of all tokens; all [m].
-    plain: whether the row is one prompt with one response, for which the causal mask is the whole mask.
+    token_ids, position_ids, segment: [l]. parents: [s], the segment above, smaller than the segment, or ROOT.
+    sources, targets: [u], where in the row a prediction is made, and of which token.
+    columns, predictions: [m], index in the column of all tokens, and which of the u predictions it is.
     """
 
     token_ids: NDArray[np.int64]
     position_ids: NDArray[np.int64]
-    piece: NDArray[np.int64]
-    branch: NDArray[np.int64]
+    segment: NDArray[np.int64]
+    parents: NDArray[np.int64]
     sources: NDArray[np.int64]
     targets: NDArray[np.int64]
     columns: NDArray[np.int64]
+    predictions: NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.token_ids)
@@ -74,65 +63,100 @@ class Row:
     @property
     def plain(self) -> bool:
         """Whether an ordinary causal mask does."""
-        return bool(self.piece[-1] == 0 and self.branch[-1] <= 1)
+        return len(self.parents) == 1
+
+    def above(self) -> NDArray[np.bool_]:
+        """Which segments (second axis) each segment (first axis) sees: itself and those it continues, [s, s]."""
+        seen = np.eye(len(self.parents), dtype=np.bool_)
+        for segment, parent in enumerate(self.parents):
+            if parent != ROOT:
+                seen[segment] |= seen[parent]
+        return seen
 
     def visible(self) -> NDArray[np.bool_]:
         """Which tokens (second axis) each token (first axis) attends to, [l, l]."""
-        same_piece = self.piece[:, None] == self.piece[None, :]
-        own = self.branch[:, None] == self.branch[None, :]
-        prompt = (self.branch == PROMPT)[None, :]
-        return np.tril(same_piece & (own | prompt))
+        return np.tril(self.above()[self.segment[:, None], self.segment[None, :]])
 
 
-def rollout_trees(rollouts: Rollouts, rows: NDArray[np.int64]) -> list[Tree]:
-    """One tree per group, of those responses among `rows` that have a sampled token."""
+def rollout_paths(rollouts: Rollouts, rows: NDArray[np.int64]) -> list[Path]:
+    """A path for each response among `rows` that has a sampled token."""
     sampled = rollouts.origins.with_values(rollouts.sampled)
-    branches: dict[int, list[Branch]] = {}
-    for row in rows.tolist():
-        if np.any(sampled[row]):
-            branch = Branch(rollouts.token_ids[row], sampled[row], int(rollouts.token_ids.offsets[row]))
-            branches.setdefault(int(rollouts.group_index[row]), []).append(branch)
-    return [_tree(rollouts.groups[group].prompt_ids, members) for group, members in sorted(branches.items())]
+    return [
+        _path(
+            rollouts.groups[rollouts.group_index[row]].prompt_ids,
+            rollouts.token_ids[row],
+            np.flatnonzero(sampled[row]),
+            int(rollouts.token_ids.offsets[row]),
+        )
+        for row in rows.tolist()
+        if np.any(sampled[row])
+    ]
 
 
-def example_trees(examples: Sequence[Example]) -> list[Tree]:
-    """One tree per example that has a target; the columns are all targets, end to end."""
-    trees, start = [], 0
+def example_paths(examples: Sequence[Example]) -> list[Path]:
+    """A path for each example that has a target; the columns are all targets, end to end."""
+    paths, start = [], 0
     for example in examples:
-        if len(example.target_ids):
-            everything = np.ones(len(example.target_ids), dtype=np.bool_)
-            trees.append(_tree(example.prompt_ids, [Branch(example.target_ids, everything, start)]))
-        start += len(example.target_ids)
-    return trees
+        count = len(example.target_ids)
+        if count:
+            paths.append(_path(example.prompt_ids, example.target_ids, np.arange(count), start))
+        start += count
+    return paths
 
 
-def _tree(prompt_ids: NDArray[np.int32], branches: Sequence[Branch]) -> Tree:
+def _path(prompt_ids: NDArray[Any], token_ids: NDArray[Any], predicted: NDArray[np.int64], start: int) -> Path:
+    """Tokens numbered `predicted` are predicted one token earlier; `start` is the column of token 0."""
     if len(prompt_ids) == 0:
         raise ValueError("a prompt must have at least one token, since its last token predicts the response")
-    return Tree(prompt_ids, tuple(branches))
+    return Path(
+        token_ids=np.concatenate([prompt_ids, token_ids[: predicted[-1]]]),
+        sources=len(prompt_ids) + predicted - 1,
+        targets=token_ids[predicted],
+        columns=start + predicted,
+    )
 
 
-def pack(trees: Sequence[Tree], row_tokens: int, *, share_prompts: bool) -> list[Row]:
-    """Packs trees into rows of at most `row_tokens` tokens, longest row first.
+def pack(paths: Sequence[Path], row_tokens: int, *, share: bool) -> list[Row]:
+    """Packs paths into rows of at most `row_tokens` tokens and about equal size, longest row first.
 
-    Groups that do not fit are spread over rows, each with the prompt; a single response that does not
-    fit has a longer row of its own. Without `share_prompts` every response has its own plain row.
+    A path that does not fit has a longer row of its own. Without `share` every path has its own plain row.
     """
-    if not share_prompts:
-        rows = [_row([Tree(tree.prompt_ids, (branch,))]) for tree in trees for branch in tree.branches]
-        return sorted(rows, key=len, reverse=True)
-    pieces = [piece for tree in trees for piece in _split(tree, row_tokens)]
-    bins: list[list[Tree]] = []
-    room: list[int] = []
-    for piece in sorted(pieces, key=lambda piece: piece.input_count, reverse=True):  # first fit, decreasing
-        fitting = next((i for i, left in enumerate(room) if piece.input_count <= left), None)
-        if fitting is None:
-            bins.append([])
-            room.append(row_tokens)
-            fitting = len(bins) - 1
-        bins[fitting].append(piece)
-        room[fitting] -= piece.input_count
-    return sorted((_row(pieces) for pieces in bins), key=len, reverse=True)
+    if not paths:
+        return []
+    if not share:
+        return sorted((_row([path]) for path in paths), key=len, reverse=True)
+    # In lexicographic order neighbours share most, and what a path adds is its length less that share.
+    ordered = sorted(paths, key=lambda path: tuple(path.token_ids.tolist()))
+    shared = [0, *(_common(a.token_ids, b.token_ids) for a, b in pairwise(ordered))]
+    lengths = [len(path) for path in ordered]
+    cuts = _evened(lengths, shared, row_tokens)
+    return sorted((_row(ordered[a:b]) for a, b in pairwise(cuts)), key=len, reverse=True)
+
+
+def _evened(lengths: Sequence[int], shared: Sequence[int], budget: int) -> list[int]:
+    """Where rows begin, and the end: no more rows than `budget` needs, of the smallest size that keeps to that."""
+    cuts = _cuts(lengths, shared, budget)
+    low, high = 0, budget
+    while high - low > 1:
+        middle = (low + high) // 2
+        smaller = _cuts(lengths, shared, middle)
+        if len(smaller) <= len(cuts):
+            cuts, high = smaller, middle
+        else:
+            low = middle
+    return cuts
+
+
+def _cuts(lengths: Sequence[int], shared: Sequence[int], budget: int) -> list[int]:
+    """Fills rows in order, each up to `budget` tokens."""
+    cuts, size = [0], 0
+    for index, (length, common) in enumerate(zip(lengths, shared, strict=True)):
+        if size and size + length - common > budget:
+            cuts.append(index)
+            size = length
+        else:
+            size += length - (common if size else 0)
+    return [*cuts, len(lengths)]
 
 
 def micro_batches(rows: Iterable[Row], tokens: int) -> list[list[Row]]:
@@ -146,62 +170,55 @@ def micro_batches(rows: Iterable[Row], tokens: int) -> list[list[Row]]:
     return batches
 
 
-def _split(tree: Tree, row_tokens: int) -> list[Tree]:
-    """The tree, or parts of it of at most `row_tokens` tokens and about equal size."""
-    budget = max(row_tokens - len(tree.prompt_ids), 1)
-    response_tokens = tree.input_count - len(tree.prompt_ids)
-    parts: list[list[Branch]] = []
-    room = 0
-    # Equal shares keep the last row of a large group from being nearly empty.
-    share = -(-response_tokens // max(-(-response_tokens // budget), 1))
-    for branch in tree.branches:
-        read = branch.input_count
-        if not parts or read > room or (read and budget - room >= share):
-            parts.append([])
-            room = budget
-        parts[-1].append(branch)
-        room -= read
-    return [Tree(tree.prompt_ids, tuple(part)) for part in parts]
-
-
-def _row(pieces: Sequence[Tree]) -> Row:
-    """Lays the pieces end to end."""
-    tokens: list[NDArray[Any]] = []
-    positions: list[NDArray[Any]] = []
-    piece_of: list[NDArray[Any]] = []
-    branch_of: list[NDArray[Any]] = []
-    sources: list[NDArray[Any]] = []
-    targets: list[NDArray[Any]] = []
-    columns: list[NDArray[Any]] = []
+def _row(paths: Sequence[Path]) -> Row:
+    """Lays out the trie of `paths` (in lexicographic order), a segment before those that continue it."""
+    places = [np.empty(len(path), dtype=np.int64) for path in paths]  # where in the row each token of a path stands
+    tokens: list[NDArray[np.int32]] = []
+    positions: list[NDArray[np.int64]] = []
+    parents: list[int] = []
     length = 0
-    for number, piece in enumerate(pieces):
-        prompt_length = len(piece.prompt_ids)
-        prompt_end = length + prompt_length - 1
-        parts = [(PROMPT, piece.prompt_ids, 0)]
-        length += prompt_length
-        for index, branch in enumerate(piece.branches, start=PROMPT + 1):
-            read = branch.input_count
-            predicted = np.flatnonzero(branch.predicted)
-            # The first token of a response is predicted at the end of the prompt, the others one token before them.
-            sources.append(np.where(predicted == 0, prompt_end, length + predicted - 1))
-            targets.append(branch.token_ids[predicted])
-            columns.append(branch.start + predicted)
-            parts.append((index, branch.token_ids[:read], prompt_length))
-            length += read
-        for index, ids, first_position in parts:
-            tokens.append(ids)
-            positions.append(first_position + np.arange(len(ids)))
-            piece_of.append(np.full(len(ids), number))
-            branch_of.append(np.full(len(ids), index))
+    pending = [(0, len(paths), 0, ROOT)]  # paths first..last-1 are equal up to `depth`, at the end of segment `parent`
+    while pending:
+        first, last, depth, parent = pending.pop()
+        ids = paths[first].token_ids
+        end = _common(ids, paths[last - 1].token_ids)
+        if end > depth:
+            tokens.append(ids[depth:end])
+            positions.append(np.arange(depth, end))
+            for place in places[first:last]:
+                place[depth:end] = np.arange(length, length + end - depth)
+            length += end - depth
+            parents.append(parent)
+            parent = len(parents) - 1
+        begin = first
+        while begin < last and len(paths[begin]) == end:  # these end here; in this order they stand first
+            begin += 1
+        branches = []
+        for index in range(begin + 1, last + 1):
+            if index == last or paths[index].token_ids[end] != paths[begin].token_ids[end]:
+                branches.append((begin, index, end, parent))
+                begin = index
+        pending += reversed(branches)
+    made = np.stack([_joined([place[p.sources] for place, p in zip(places, paths, strict=True)]),
+                     _joined([path.targets for path in paths])])  # fmt: skip
+    different, predictions = np.unique(made, axis=1, return_inverse=True)
     return Row(
         token_ids=_joined(tokens),
         position_ids=_joined(positions),
-        piece=_joined(piece_of),
-        branch=_joined(branch_of),
-        sources=_joined(sources),
-        targets=_joined(targets),
-        columns=_joined(columns),
+        segment=np.repeat(np.arange(len(tokens)), [len(part) for part in tokens]),
+        parents=np.asarray(parents, dtype=np.int64),
+        sources=different[0],
+        targets=different[1],
+        columns=_joined([path.columns for path in paths]),
+        predictions=predictions.reshape(-1).astype(np.int64),
     )
+
+
+def _common(a: NDArray[Any], b: NDArray[Any]) -> int:
+    """How many tokens two sequences share from the start."""
+    size = min(len(a), len(b))
+    differing = np.flatnonzero(a[:size] != b[:size])
+    return int(differing[0]) if len(differing) else size
 
 
 def _joined(parts: Sequence[NDArray[Any]]) -> NDArray[np.int64]:

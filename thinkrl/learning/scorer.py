@@ -55,6 +55,8 @@ class Scorer:
             ids[index, : len(row)] = row.token_ids
         hidden = self._hidden(rows, torch.from_numpy(ids).to(device))
         sources = np.concatenate([index * length + row.sources for index, row in enumerate(rows)])
+        starts = np.cumsum([0, *(len(row.sources) for row in rows)])
+        predictions = np.concatenate([start + row.predictions for start, row in zip(starts, rows, strict=False)])
         targets = np.concatenate([row.targets for row in rows])
         head = self.module.get_output_embeddings()  # type: ignore[no-untyped-call]
         scores = token_scores(
@@ -66,7 +68,12 @@ class Scorer:
             chunk_tokens=self.chunk_tokens,
             with_entropy=with_entropy,
         )
-        return Scored(scores.logprobs, scores.entropies, np.concatenate([row.columns for row in rows]))
+        spread = torch.from_numpy(predictions).to(device)
+        return Scored(
+            logprobs=scores.logprobs.index_select(0, spread),
+            entropies=None if scores.entropies is None else scores.entropies.index_select(0, spread),
+            columns=np.concatenate([row.columns for row in rows]),
+        )
 
     def _hidden(self, rows: Sequence[Row], ids: Tensor) -> Tensor:
         """Last hidden states, [b, l, h]."""

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from thinkrl.algorithms.types import Advantages, LossInputs, LossOutputs, Objective, SumCount, UpdateReport
 from thinkrl.learning.learner import Example, LearnerState
 from thinkrl.learning.optimizer import MasterOptimizer
-from thinkrl.learning.packing import Row, Tree, example_trees, micro_batches, pack, rollout_trees
+from thinkrl.learning.packing import Path, Row, example_paths, micro_batches, pack, rollout_paths
 from thinkrl.learning.schedule import Schedule, learning_rate_at
 from thinkrl.learning.scorer import Scored, Scorer, check_shareable
 from thinkrl.models.policy import Policy
@@ -52,7 +52,8 @@ class TorchLearner:
     """Rows of logits that exist at a time, each as wide as the vocabulary. Logits of a micro-batch that
     fits are made once, others again in the backward pass."""
     share_prompts: bool = True
-    """Computes a prompt once for all its responses in a row; false gives every response a row."""
+    """Computes equal beginnings (the prompt of a group, and as far as responses agree) once; false gives every
+    response a row of its own."""
     gradient_checkpointing: bool = False
     """Recomputes each layer in the backward pass: less memory, a third more time."""
 
@@ -156,11 +157,11 @@ class OpenTorchLearner:
         if not objective.needs_reference and not objective.needs_entropy:
             pulls = columns.with_advantage()
             rows, flat = rows[pulls[rows]], rows[~pulls[rows]]
-        trees = rollout_trees(rollouts, rows)
+        paths = rollout_paths(rollouts, rows)
         report = self._step(
-            trees, spec, loss, with_entropy=objective.needs_entropy, uncomputed=columns.count(flat, objective)
+            paths, spec, loss, with_entropy=objective.needs_entropy, uncomputed=columns.count(flat, objective)
         )
-        return replace(report, metrics={**report.metrics, "mismatch/max_abs": largest}) if trees else report
+        return replace(report, metrics={**report.metrics, "mismatch/max_abs": largest}) if paths else report
 
     def supervise(self, examples: Sequence[Example]) -> UpdateReport:
         """One optimizer step of cross-entropy on target tokens (token mean over the whole step)."""
@@ -168,7 +169,7 @@ class OpenTorchLearner:
         def loss(scored: Scored, rows: Sequence[Row]) -> LossOutputs:
             return LossOutputs(SumCount(-scored.logprobs.sum(), float(scored.logprobs.numel())))
 
-        return self._step(example_trees(examples), SamplingSpec(), loss, with_entropy=False)
+        return self._step(example_paths(examples), SamplingSpec(), loss, with_entropy=False)
 
     def state(self) -> LearnerState:
         """Weights, optimizer moments and counters; copies."""
@@ -183,7 +184,7 @@ class OpenTorchLearner:
 
     def _step(
         self,
-        trees: Sequence[Tree],
+        paths: Sequence[Path],
         spec: SamplingSpec,
         loss: Callable[[Scored, Sequence[Row]], LossOutputs],
         *,
@@ -202,7 +203,7 @@ class OpenTorchLearner:
         )  # fmt: skip
         try:
             with _training(self._policy, self._config.gradient_checkpointing):
-                for rows in self._batches(trees):
+                for rows in self._batches(paths):
                     with _timed(seconds, "forward"):
                         outputs = loss(self._scorer(rows, spec, with_entropy=with_entropy), rows)
                         sums.add(outputs)
@@ -221,13 +222,13 @@ class OpenTorchLearner:
     def _logprobs(self, scorer: Scorer, rollouts: Rollouts, spec: SamplingSpec) -> Ragged:
         values = np.full(len(rollouts.token_ids.values), np.nan, dtype=np.float32)
         with torch.no_grad():
-            for rows in self._batches(rollout_trees(rollouts, np.arange(len(rollouts)))):
+            for rows in self._batches(rollout_paths(rollouts, np.arange(len(rollouts)))):
                 scored = scorer(rows, spec)
                 values[scored.columns] = scored.logprobs.cpu().numpy()
         return rollouts.token_ids.with_values(values)
 
-    def _batches(self, trees: Sequence[Tree]) -> list[list[Row]]:
-        rows = pack(trees, self._config.row_tokens, share_prompts=self._config.share_prompts)
+    def _batches(self, paths: Sequence[Path]) -> list[list[Row]]:
+        rows = pack(paths, self._config.row_tokens, share=self._config.share_prompts)
         return micro_batches(rows, self._config.micro_batch_tokens)
 
     def _frozen(self) -> Scorer:
