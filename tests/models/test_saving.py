@@ -8,10 +8,12 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from thinkrl.config.component import ConfigError
+from thinkrl.models.folders import written_aside
 from thinkrl.models.policy import build_policy
 from thinkrl.models.pretrained import PretrainedModel
 from thinkrl.models.saving import save_policy
 from thinkrl.models.tiny import TinyModel, tiny_tokenizer
+from thinkrl.tracking.atomic import clean_partial
 
 IDS = torch.tensor([[5, 17, 42, 3, 99, 12]])
 
@@ -137,3 +139,10 @@ def test_loading_refuses_weights_with_a_gap(tmp_path):
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ConfigError, match=r"missing_keys .*up_proj"):
         PretrainedModel(str(folder)).load()
+
+
+def test_what_a_killed_export_leaves_is_cleared_away_with_the_run(tmp_path):
+    with written_aside(tmp_path / "out", replace=True) as scratch:
+        (scratch / "weights").write_text("half")
+        assert clean_partial(tmp_path) == [scratch]
+        scratch.mkdir()

@@ -9,6 +9,9 @@ from pathlib import Path
 
 from transformers.utils import logging as transformers_logging
 
+_PARTIAL = ".partial"
+"""Ending of what a killed write leaves behind; a run directory that is opened again clears such names away."""
+
 
 @contextmanager
 def written_aside(folder: Path, *, replace: bool) -> Iterator[Path]:
@@ -18,9 +21,10 @@ def written_aside(folder: Path, *, replace: bool) -> Iterator[Path]:
     With `replace` a folder that was there is exchanged; without it, it stays and the new one is dropped.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    scratch = folder.parent / f".{folder.name}.{uuid.uuid4().hex}"
+    name = f".{folder.name}.{uuid.uuid4().hex}"
+    scratch = folder.parent / (name + _PARTIAL)
     scratch.mkdir()
-    replaced = folder.parent / f"{scratch.name}.replaced"
+    replaced = folder.parent / (name + ".replaced" + _PARTIAL)
     try:
         yield scratch
         for path in (*scratch.iterdir(), scratch):

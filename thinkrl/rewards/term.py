@@ -38,7 +38,7 @@ class Scores:
 class RewardContext:
     """What a term may know beside the rollouts.
 
-    step, total_steps: position in the stage, for schedules.
+    step, total_steps: position in the stage, from 0 to total_steps - 1, for schedules.
     state: the term's own memory (JSON values), kept in the run's checkpoints.
     signals: values that models supply, by name; each is aligned with the responses.
     """

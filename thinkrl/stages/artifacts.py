@@ -41,3 +41,19 @@ def find_artifact(produced: Mapping[str, Mapping[str, Artifact]], stage: str, ki
             return artifact
     made = ", ".join(artifact.kind for artifact in produced[stage].values()) or "nothing"
     raise ConfigError(f"stage '{stage}' makes no {kind} (it makes: {made})")
+
+
+def model_stage(produced: Mapping[str, Mapping[str, Artifact]], model_from: str) -> str | None:
+    """The stage whose model `model_from` names; None for the base model."""
+    if model_from == BASE:
+        return None
+    if model_from != PREVIOUS:
+        return model_from
+    made = [name for name, artifacts in produced.items() if "model" in artifacts]
+    return made[-1] if made else None
+
+
+def model_artifact(produced: Mapping[str, Mapping[str, Artifact]], model_from: str) -> Artifact | None:
+    """The model that `model_from` names; None for the base model."""
+    stage = model_stage(produced, model_from)
+    return None if stage is None else find_artifact(produced, stage, "model")

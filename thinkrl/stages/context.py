@@ -10,8 +10,9 @@ from thinkrl.learning.learner import Learner, LearnerState
 from thinkrl.models.policy import Policy
 from thinkrl.models.source import ModelSource
 from thinkrl.rollouts.store import Rollouts
-from thinkrl.stages.artifacts import BASE, PREVIOUS, Artifact, FromStage, find_artifact
+from thinkrl.stages.artifacts import Artifact, FromStage, find_artifact, model_artifact, model_stage
 from thinkrl.stages.interrupt import Interrupt
+from thinkrl.stages.records import sample_table
 from thinkrl.tracking.checkpoints import CheckpointStore
 from thinkrl.tracking.errors import RunError
 from thinkrl.tracking.progress import ProgressDisplay
@@ -46,17 +47,11 @@ class StageContext:
 
     def model_stage(self, model_from: str) -> str | None:
         """The stage whose model `model_from` names; None for the base model."""
-        if model_from == BASE:
-            return None
-        if model_from != PREVIOUS:
-            return model_from
-        made = [name for name, artifacts in self.produced.items() if "model" in artifacts]
-        return made[-1] if made else None
+        return model_stage(self.produced, model_from)
 
     def model_artifact(self, model_from: str) -> Artifact | None:
         """The model that `model_from` names; None for the base model."""
-        stage = self.model_stage(model_from)
-        return None if stage is None else find_artifact(self.produced, stage, "model")
+        return model_artifact(self.produced, model_from)
 
     def load_policy(self, model_from: str, *, for_training: bool = False) -> Policy:
         """Loads the policy a stage starts from."""
@@ -99,8 +94,10 @@ class StageContext:
         )
 
     def write_rollouts(self, step: int, rollouts: Rollouts, columns: Columns) -> None:
-        """Stores every response of a step with `columns`; a repeated step leaves the same file."""
+        """Stores every response of a step with `columns`, and shows some of them to the tracker. A repeated step
+        leaves the same file."""
         write_rollouts(self.folder / "rollouts" / f"{step:06d}.parquet", rollouts, columns, stage=self.name, step=step)
+        self.recorder.samples(f"{self.name}/samples", *sample_table(rollouts, columns))
 
     def finish_step(
         self,

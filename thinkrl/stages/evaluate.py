@@ -36,15 +36,19 @@ class Evaluate(Stage):
 
     def run(self, context: StageContext) -> Mapping[str, Path]:
         """Samples, grades, and writes the result."""
+        path = context.folder / "result.json"
+        # An evaluation that Ctrl-C let finish is there already, and so is its row.
+        if context.resume(total=1).step == 0:
+            self._measure(context, path)
+        return {"result": path}
+
+    def _measure(self, context: StageContext, path: Path) -> None:
         policy = context.load_policy(self.model_from)
-        context.resume(total=1)
         watch = Stopwatch()
         with watch("sample"):
             result, rollouts = evaluate_model(policy, self.benchmark, self.sampler.open(policy), context.seed)
         context.write_rollouts(1, rollouts, {"verdict": result.flat_verdicts()})
         # The stage's name, not the folder it was loaded from: the same work gives the same file anywhere.
         result = replace(result, model=context.model_stage(self.model_from) or "base model")
-        path = context.folder / "result.json"
         write_text(path, result.to_json())
         context.finish_step(1, 1, result.metrics(), watch, every=1)
-        return {"result": path}

@@ -52,6 +52,18 @@ class GRPO(Stage):
     checkpoint_every: int = 10
     """Steps between checkpoints."""
 
+    def __post_init__(self) -> None:
+        for name in ("steps", "prompts_per_step", "group_size", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.sampling.temperature == 0:
+            raise ValueError("sampling.temperature must be above 0 where log-probabilities are learned from, got 0")
+        if self.algorithm.minibatches > self.prompts_per_step:
+            raise ValueError(
+                f"prompts_per_step must be at least the algorithm's {self.algorithm.minibatches} minibatches,"
+                f" got {self.prompts_per_step}"
+            )
+
     def check(self) -> None:
         """Reads the prompts."""
         order_prompts(self.prompts, self.prompts_per_step, seed=0)
@@ -87,7 +99,7 @@ class GRPO(Stage):
                     seed=context.seed, stage=context.name, step=step,
                 )  # fmt: skip
             with watch("reward"):
-                rewards = self.reward.score(rollouts, RewardContext(step, self.steps, memory))
+                rewards = self.reward.score(rollouts, RewardContext(step - 1, self.steps, memory))
             with watch("logprobs"):
                 penalties = self.algorithm.token_rewards(learner, rollouts, self.sampling)
                 advantages = self.algorithm.advantages(rewards.totals, rollouts, add(rewards.tokens, penalties))

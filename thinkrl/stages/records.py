@@ -1,4 +1,4 @@
-"""What the sampling stages write of a batch: metrics of the rollouts, and columns for the rollout files."""
+"""What the sampling stages write of a batch: metrics, columns for the rollout files, and a table to read."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,7 +10,9 @@ from thinkrl.rewards.result import RewardResult
 from thinkrl.rollouts.ragged import Ragged
 from thinkrl.rollouts.spans import read_response, token_range
 from thinkrl.rollouts.store import FinishReason, Rollouts
+from thinkrl.tracking.metrics import Value
 from thinkrl.tracking.recorder import Stopwatch
+from thinkrl.tracking.rollout_files import Columns
 
 
 def thinking_tokens(rollouts: Rollouts) -> list[int]:
@@ -39,6 +41,19 @@ def batch_metrics(rollouts: Rollouts, rewards: RewardResult, watch: Stopwatch) -
         "time/tokens_per_second": float(sampled.sum()) / seconds if seconds else 0.0,
         **parts,
     }
+
+
+def sample_table(rollouts: Rollouts, columns: Columns, count: int = 8) -> tuple[list[str], list[list[Value]]]:
+    """Headings and rows of a table to read: one response of each of the first `count` groups, with what has one
+    value a response in `columns`."""
+    flat = {name: column for name, column in columns.items() if not isinstance(column, Ragged)}
+    rows: list[list[Value]] = []
+    for group in list(rollouts.rows_by_group().values())[:count]:
+        row = int(group[0])
+        values = [column[row] for column in flat.values()]
+        plain = [value.item() if isinstance(value, np.generic) else value for value in values]
+        rows.append([rollouts.prompt(row).messages[-1].content, rollouts.texts[row], *plain])
+    return ["prompt", "response", *flat], rows
 
 
 def reward_columns(rewards: RewardResult) -> dict[str, Sequence[Any] | NDArray[Any] | Ragged]:

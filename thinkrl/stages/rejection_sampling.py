@@ -37,6 +37,10 @@ class Selection:
     minimum_reward: float | None = None
     """A verified response also needs this total reward; null asks for none."""
 
+    def __post_init__(self) -> None:
+        if self.per_prompt < 1:
+            raise ValueError(f"per_prompt must be at least 1, got {self.per_prompt}")
+
     def choose(self, rows: Sequence[int], rollouts: Rollouts, rewards: RewardResult, seed: int) -> list[int]:
         """The rows of one prompt that are kept, best first; equal texts count once."""
         order = list(rows)
@@ -85,6 +89,11 @@ class RejectionSampling(Stage):
     checkpoint_every: int = 1
     """Steps between checkpoints."""
 
+    def __post_init__(self) -> None:
+        for name in ("prompt_count", "prompts_per_step", "samples", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+
     def check(self) -> None:
         """Reads the prompts."""
         order_prompts(self.prompts, self.prompts_per_step, seed=0)
@@ -115,7 +124,7 @@ class RejectionSampling(Stage):
                     seed=context.seed, stage=context.name, step=step,
                 )  # fmt: skip
             with watch("reward"):
-                rewards = self.reward.score(rollouts, RewardContext(step=step, total_steps=total))
+                rewards = self.reward.score(rollouts, RewardContext(step - 1, total))
                 chosen, found = self._select(rollouts, rewards, context)
             kept += [[rollouts.prompt(index).prompt_id, rollouts.texts[index]] for index in chosen]
             columns = {**reward_columns(rewards), "kept": [index in set(chosen) for index in range(len(rollouts))]}
@@ -123,7 +132,7 @@ class RejectionSampling(Stage):
             row = {**batch_metrics(rollouts, rewards, watch), **found, "yield/total_kept": len(kept)}
             context.finish_step(step, total, row, watch, every=self.checkpoint_every, kept=kept)
         if not kept:
-            raise context.empty("no sampled response was verified, so there is nothing to hand on")
+            raise context.empty("no sampled response was verified and selected, so there is nothing to hand on")
         by_id = {prompt.prompt_id: prompt for prompt in order.prompts}
         traces = [Trace(by_id[prompt_id], text) for prompt_id, text in kept]
         return {"traces": write_traces(context.folder / "traces.jsonl", traces)}

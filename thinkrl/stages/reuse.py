@@ -1,8 +1,9 @@
 """Identical work is done once: results of stages by the content that determines them.
 
 A fingerprint covers the stage's resolved configuration and name (the name keys its random streams),
-the base model, the seed, the fingerprints of the artifacts it reads, and the code: every source file
-of this package, the files of user components, and the versions of the libraries that compute.
+the base model, the seed, the local files and model folders that these name, the fingerprints of the
+artifacts it reads, and the code: every source file of this package, the files of user components with
+those beside them, and the versions of the libraries that compute.
 """
 
 import hashlib
@@ -12,12 +13,14 @@ import inspect
 import json
 import os
 import shutil
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from thinkrl.tracking.atomic import replace_directory, write_text
+from thinkrl.tracking.errors import disk_errors
 
 _COMPUTING_LIBRARIES = (
     "torch",
@@ -55,23 +58,54 @@ def stage_fingerprint(name: str, tree: Mapping[str, Any], inputs: Sequence[str])
     described = {
         "name": name,
         "seed": tree["seed"],
+        "plumbing": bool((tree.get("scale") or {}).get("plumbing")),
         **parts,
         "inputs": list(inputs),
         "code": code_fingerprint(),
         "user_code": _user_code(parts),
+        "files": _named_files(parts),
     }
     return hashlib.sha256(json.dumps(described, sort_keys=True, default=str).encode()).hexdigest()[:32]
 
 
 def _user_code(tree: Any) -> dict[str, str]:
-    """Hashes of the source files of components that are not part of this package."""
-    found = {}
+    """Hashes of the source files of components that are not part of this package, and of the files beside them."""
+    found: dict[str, str] = {}
     for target in sorted(set(_targets(tree))):
         module = target.rpartition(".")[0]
         if module.split(".")[0] != "thinkrl":
             source = inspect.getsourcefile(importlib.import_module(module))
-            found[target] = hashlib.sha256(Path(source).read_bytes() if source else b"").hexdigest()
+            for path in sorted(Path(source).parent.glob("*.py")) if source else ():
+                found[f"{module}:{path.name}"] = hashlib.sha256(path.read_bytes()).hexdigest()
     return found
+
+
+def _named_files(tree: Any) -> dict[str, list[str]]:
+    """Hashes of the files, and of the model folders' files, whose paths stand in the configuration: the same path
+    with other content is other work."""
+    found = {}
+    for text in sorted(set(_texts(tree))):
+        if os.path.isfile(text):
+            found[text] = [_digest(Path(text))]
+        elif text and os.path.isfile(os.path.join(text, "config.json")):
+            found[text] = [f"{p.name}:{_digest(p)}" for p in sorted(Path(text).iterdir()) if p.is_file()]
+    return found
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _texts(tree: Any) -> Iterator[str]:
+    if isinstance(tree, str):
+        yield tree
+    elif isinstance(tree, Mapping):
+        for value in tree.values():
+            yield from _texts(value)
+    elif isinstance(tree, list | tuple):
+        for value in tree:
+            yield from _texts(value)
 
 
 def _targets(tree: Any) -> Iterator[str]:
@@ -99,18 +133,28 @@ class StageCache:
     def store(
         self, fingerprint: str, folder: Path, artifacts: Mapping[str, Path], rows: Sequence[Mapping[str, Any]]
     ) -> None:
-        """Keeps a finished stage: its folder (checkpoints left out), artifacts and metric rows."""
+        """Keeps a finished stage: its folder (checkpoints left out), artifacts and metric rows.
+
+        Runs that do the same work at the same time do not meet: each writes a folder of its own, and the first
+        to finish stays. Raises RunError when the disk refuses.
+        """
         if self.find(fingerprint) is not None:
             return
-        with replace_directory(self.root / fingerprint) as target:
+        own = self.root / f"{fingerprint}.{uuid.uuid4().hex}"
+        with replace_directory(own) as target:
             _link_tree(folder, target / "folder")
             places = {name: path.relative_to(folder).as_posix() for name, path in artifacts.items()}
             write_text(target / "reuse.json", json.dumps({"artifacts": places, "rows": list(rows)}))
+        try:
+            os.rename(own, self.root / fingerprint)
+        except OSError:  # another run was first
+            shutil.rmtree(own, ignore_errors=True)
 
     def restore(self, cached: Path, folder: Path) -> tuple[dict[str, Path], list[dict[str, Any]]]:
         """Puts a cached stage into `folder`; returns its artifacts and metric rows."""
-        content = json.loads((cached / "reuse.json").read_text())
-        _link_tree(cached / "folder", folder)
+        with disk_errors(folder):
+            content = json.loads((cached / "reuse.json").read_text())
+            _link_tree(cached / "folder", folder)
         return {name: folder / place for name, place in content["artifacts"].items()}, content["rows"]
 
 

@@ -1,5 +1,6 @@
 """Runs a recipe's stages in order, handing artifacts on by name; an existing run goes on where it stopped."""
 
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any, cast
 from thinkrl.config.composed import Composed
 from thinkrl.config.render import config_text, origins_text
 from thinkrl.models.allocator import keep_freed_memory
-from thinkrl.stages.artifacts import Artifact, Kind
+from thinkrl.stages.artifacts import Artifact, Kind, model_artifact
 from thinkrl.stages.context import StageContext
 from thinkrl.stages.experiment import Experiment
 from thinkrl.stages.interrupt import Interrupt
@@ -16,6 +17,7 @@ from thinkrl.stages.reuse import StageCache, cache_root, stage_fingerprint
 from thinkrl.stages.stage import Stage
 from thinkrl.tracking.checkpoints import CheckpointStore
 from thinkrl.tracking.directory import RunDirectory
+from thinkrl.tracking.errors import RunError
 from thinkrl.tracking.metrics import read_rows
 from thinkrl.tracking.progress import ProgressDisplay
 from thinkrl.tracking.recorder import Recorder
@@ -88,16 +90,21 @@ class Pipeline:
         for index, (name, stage) in enumerate(self._experiment.stages.items()):
             record = self._directory.stage(index, name)
             if record.status == "finished":
+                # A kill right after the stage was finished left them.
+                CheckpointStore(self._directory.stage_path(index, name) / "checkpoints").clear()
                 self._produced[name] = {
                     kind: Artifact(cast(Kind, kind), self._directory.artifact_path(made), made.fingerprint)
                     for kind, made in record.artifacts.items()
                 }
             else:
+                if self._interrupt.requested:
+                    raise KeyboardInterrupt(f"stopped before stage '{name}'; what is finished is saved")
                 self._produced[name] = self._run_stage(index, name, stage)
         return self._produced
 
     def _run_stage(self, index: int, name: str, stage: Stage) -> dict[str, Artifact]:
-        record = self._directory.begin_stage(index, name, self._recorder.position)
+        fingerprint = stage_fingerprint(name, self._tree, self._inputs(stage))
+        record = self._directory.begin_stage(index, name, self._recorder.position, fingerprint)
         folder = self._directory.stage_path(index, name)
         context = StageContext(
             name=name,
@@ -114,33 +121,40 @@ class Pipeline:
             interrupt=self._interrupt,
             plumbing=self._experiment.scale.plumbing,
         )
-        fingerprint = stage_fingerprint(name, self._tree, self._inputs(stage, context))
-        made = self._reuse_or_run(stage, context, fingerprint)
+        reuse = self._experiment.reuse
+        if record.work not in ("", fingerprint) and context.checkpoints.steps():
+            self._recorder.message(
+                f"{name}: code, libraries or data changed after this stage began; no other run takes its result"
+            )
+            # Part old, part new: neither work's result, nor the input of any work that was done before.
+            fingerprint, reuse = uuid.uuid4().hex, False
+        made = self._reuse_or_run(stage, context, fingerprint) if reuse else stage.run(context)
         self._directory.finish_stage(index, name, {kind: (path, fingerprint) for kind, path in made.items()})
         context.checkpoints.clear()
         return {kind: Artifact(cast(Kind, kind), path, fingerprint) for kind, path in made.items()}
 
     def _reuse_or_run(self, stage: Stage, context: StageContext, fingerprint: str) -> Mapping[str, Path]:
         """Takes the stage from the cache, or runs it and puts it there."""
-        if not self._experiment.reuse:
-            return stage.run(context)
         cached = self._cache.find(fingerprint)
         if cached is None:
             made = stage.run(context)
             rows = read_rows(self._directory.path / "metrics.jsonl")[context.start["rows"] :]
-            self._cache.store(fingerprint, context.folder, made, rows)
+            try:
+                self._cache.store(fingerprint, context.folder, made, rows)
+            except RunError as error:  # the result is whole; only later runs must do the work again
+                self._recorder.message(f"{context.name}: not kept for reuse: {error}")
             return made
-        context.checkpoints.clear()
-        context.resume(total=1)
         self._recorder.message(f"{context.name}: the same work was done before, taken from the cache")
         made, rows = self._cache.restore(cached, context.folder)
+        context.checkpoints.clear()
+        context.resume(total=len(rows))
         for row in rows:
             self._recorder.replay(row)
         return made
 
-    def _inputs(self, stage: Stage, context: StageContext) -> list[str]:
+    def _inputs(self, stage: Stage) -> list[str]:
         """Fingerprints of all that the stage reads from earlier stages."""
-        model = context.model_artifact(stage.model_from)
+        model = model_artifact(self._produced, stage.model_from)
         read = [model.fingerprint if model else "base"]
         for source, kind in stage.needs():
             read += [a.fingerprint for a in self._produced[source].values() if a.kind == kind]

@@ -35,7 +35,12 @@ class SFT(Stage):
     max_steps: Steps = 1_000_000
     """Ends the stage early after this many steps."""
     checkpoint_every: int = 50
-    """Steps between checkpoints; the last step always has one."""
+    """Steps between checkpoints."""
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "max_steps", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
 
     def needs(self) -> tuple[tuple[str, Kind], ...]:
         """The stage whose traces are read, if any."""

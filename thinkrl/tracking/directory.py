@@ -10,7 +10,7 @@ import json
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -40,13 +40,15 @@ class Artifact:
 
 @dataclass(frozen=True)
 class StageRecord:
-    """How far a stage is. `metrics`: position of the metrics file when the stage began."""
+    """How far a stage is. `metrics`: position of the metrics file when the stage began. `work`: fingerprint
+    of the work it began as."""
 
     status: StageStatus = "pending"
     metrics: Mapping[str, int] | None = None
     artifacts: Mapping[str, Artifact] = field(default_factory=dict)
     started: str = ""
     finished: str = ""
+    work: str = ""
 
 
 class RunDirectory:
@@ -173,15 +175,15 @@ class RunDirectory:
             self._record["stages"].setdefault(_stage_key(index, name), asdict(StageRecord()))
         self._save()
 
-    def begin_stage(self, index: int, name: str, metrics: Mapping[str, int]) -> StageRecord:
-        """Marks a stage as running. `metrics`: where the metrics file ends now.
+    def begin_stage(self, index: int, name: str, metrics: Mapping[str, int], work: str = "") -> StageRecord:
+        """Marks a stage as running. `metrics`: where the metrics file ends now. `work`: fingerprint of the work.
 
-        A stage that was running already keeps its first position, so that a stage without a
+        A stage that was running already keeps its first position and work, so that a stage without a
         checkpoint can rewind the metrics to it and start over.
         """
         record = self.stage(index, name)
         if record.status == "pending":
-            record = StageRecord("running", metrics=dict(metrics), started=now())
+            record = StageRecord("running", metrics=dict(metrics), started=now(), work=work)
             self._set_stage(index, name, record)
         return record
 
@@ -189,7 +191,7 @@ class RunDirectory:
         """Marks a stage as finished with what it made: name -> (path, fingerprint of the content)."""
         before = self.stage(index, name)
         made = {key: Artifact(self._relative(path), fingerprint) for key, (path, fingerprint) in artifacts.items()}
-        record = StageRecord("finished", before.metrics, made, before.started, now())
+        record = replace(before, status="finished", artifacts=made, finished=now())
         self._set_stage(index, name, record)
         return record
 
