@@ -78,3 +78,11 @@ def test_the_directory_says_what_ran(undisturbed: Path) -> None:
     assert record["versions"]["torch"]
     origins = (undisturbed / "origins.yaml").read_text()
     assert "override stages.grpo.steps=4" in origins
+
+
+def test_the_run_ends_with_a_table_of_what_every_stage_changed(undisturbed: Path) -> None:
+    log = (undisturbed.parent / "log").read_text()
+    table = log[log.index("held-out chain_sum") :]
+    for words in ("cold_start", "refinement", "grpo", "95% interval", "run directory", "try next"):
+        assert words in table
+    assert "protocol" in table

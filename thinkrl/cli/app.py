@@ -1,6 +1,5 @@
 """The `thinkrl` command. Each command lives in its own file and imports what is heavy only when it runs."""
 
-import os
 import sys
 from typing import Annotated, Any
 
@@ -10,10 +9,6 @@ from typer.core import TyperGroup
 from thinkrl import __version__
 from thinkrl.cli import config, doctor, evaluate, listing, models, run, show
 from thinkrl.config.component import ConfigError, UserError
-
-# Read when torch loads its thread pool. Threads that spin while they wait starve every other process of
-# a small machine, and each other: one sampling run went from 33 to 218 tokens/s on two shared cores.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 CONFIG_EXIT = 2
 RUN_EXIT = 1

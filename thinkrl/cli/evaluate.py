@@ -60,6 +60,9 @@ def evaluate(
     force: Annotated[bool, typer.Option("--force", help="Compare across different protocols all the same.")] = False,
 ) -> None:
     """Evaluate a model: accuracy over k samples, pass@k, maj@k, intervals and a protocol hash."""
+    from thinkrl.cli.cores import choose_wait_policy
+
+    choose_wait_policy()
     from thinkrl.benchmarks.evaluate import evaluate_model
     from thinkrl.cli.evaluation import Evaluation
     from thinkrl.config.build import build
