@@ -13,7 +13,14 @@ import pytest
 
 from thinkrl.grading.mathematics import MathGrader
 from thinkrl.grading.verdict import Grade, Verdict
-from thinkrl.grading.worker_pool import PoolSpec, WorkerDiedError, WorkerPool, WorkerTimeoutError, shared_pool
+from thinkrl.grading.worker_pool import (
+    PoolSpec,
+    WorkerDiedError,
+    WorkerPool,
+    WorkerStartError,
+    WorkerTimeoutError,
+    shared_pool,
+)
 
 ENDLESS = r"\prod_{k=1}^{100000}(1+1/k)"
 """Takes minutes in sympy."""
@@ -193,3 +200,9 @@ def test_plain_numbers_start_no_worker() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
     assert done.stdout.split("\n")[:2] == ["['correct', 'wrong', 'wrong', 'ungradable']", "False"], done.stderr
+
+
+def test_workers_that_do_not_start_are_an_error_and_no_verdict():
+    pool = WorkerPool(PoolSpec("thinkrl.no_such_module", 1, 1024))
+    with pytest.raises(WorkerStartError, match="does not start"):
+        pool.ask({}, 5.0)

@@ -68,8 +68,10 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Run]
     """Runs stages by name in a directory of the given name, with a cache of the test's own."""
     monkeypatch.setenv("THINKRL_CACHE", str(tmp_path / "cache"))
 
-    def run(directory: str, stages: Mapping[str, Stage], **experiment: Any) -> Run:
-        tree = {"model": {"source": "none"}, "seed": 0, "stages": {name: {"n": 1} for name in stages}}
+    def run(
+        directory: str, stages: Mapping[str, Stage], more: Mapping[str, Any] | None = None, **experiment: Any
+    ) -> Run:
+        tree = {"model": {"source": "none"}, "seed": 0, "stages": {name: {"n": 1} for name in stages}, **(more or {})}
         composed = Composed(tree, {}, "counting", tmp_path / "counting.yaml")
         model: Any = None
         return run_experiment(

@@ -17,10 +17,12 @@ from thinkrl.rollouts.store import Rollouts
 from thinkrl.stages import evaluate
 from thinkrl.stages.context import StageContext
 from thinkrl.stages.evaluate import Evaluate
+from thinkrl.stages.experiment import check_pipeline
 from thinkrl.stages.records import sample_table
 from thinkrl.stages.runner import Run
 from thinkrl.tracking.checkpoints import CheckpointStore
 from thinkrl.tracking.directory import RunDirectory
+from thinkrl.tracking.errors import RunError
 from thinkrl.tracking.progress import ProgressDisplay
 from thinkrl.tracking.recorder import Recorder
 from thinkrl.tracking.state import RunState
@@ -96,3 +98,16 @@ def test_samples_reach_the_tracker_with_the_row_of_their_step(rollouts: Rollouts
         context.write_rollouts(1, rollouts, {"reward": [0.0] * 4})
         recorder.close()
     assert sent == [(1, "grpo/samples", 2)]
+
+
+def test_words_about_a_recipe_may_change_between_starts(start: Start, counting: Any) -> None:
+    start("a", {"count": counting()}, {"claim": "it counts", "reuse": True})
+    start("a", {"count": counting()}, {"claim": "it counts to three", "reuse": False})
+    with pytest.raises(RunError, match="other: "):
+        start("a", {"count": counting()}, {"other": 1})
+
+
+@pytest.mark.parametrize("name", ["base", "previous", "a b", "../up", "", "-x"])
+def test_names_that_are_no_folder_or_mean_something_else_are_refused(name: str, counting: Any) -> None:
+    with pytest.raises(ValueError, match="stages must have names"):
+        check_pipeline({name: counting()})

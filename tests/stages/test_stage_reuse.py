@@ -11,6 +11,7 @@ import pytest
 from thinkrl.stages import reuse
 from thinkrl.stages.reuse import StageCache, stage_fingerprint
 from thinkrl.stages.runner import Run
+from thinkrl.tracking.recorder import Recorder
 
 Start = Callable[..., Run]
 
@@ -38,6 +39,24 @@ def test_a_second_run_takes_the_stage_with_its_rows(start: Start, counting: Any,
     made = second.produced["count"]["model"]
     assert made.path.is_relative_to(second.directory)
     assert (made.path / "weights").read_text() == "count 3"
+
+
+def test_a_kill_while_rows_are_copied_leaves_each_once(
+    start: Start, counting: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = start("a", {"count": counting()})
+    copied = Recorder.replay
+
+    def killed(self: Recorder, row: Any) -> None:
+        if row["step"] == 3:
+            raise SystemError("killed")
+        copied(self, row)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Recorder, "replay", killed)
+        with pytest.raises(SystemError):
+            start("b", {"count": counting()})
+    assert rows_of(start("b", {"count": counting()})) == rows_of(first)
 
 
 def test_without_reuse_the_work_is_done_again(start: Start, counting: Any, done: list[Any]) -> None:

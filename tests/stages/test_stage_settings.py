@@ -75,11 +75,15 @@ def test_schedules_run_from_the_first_step_to_the_last(
     kind: str, rollouts: Rollouts, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     seen: list[tuple[int, int]] = []
+    remembered: list[int] = []
 
     def score(_: Rollouts, context: Any) -> RewardResult:
         seen.append((context.step, context.total_steps))
+        context.state["calls"] = context.state.get("calls", 0) + 1
+        remembered.append(context.state["calls"])
         return RewardResult(np.ones(4), verdicts=(Verdict.CORRECT,) * 4)
 
+    kept: list[dict[str, int]] = []
     prompts = [group.prompt for group in rollouts.groups]
     parts: dict[str, Any] = {
         "prompts": SimpleNamespace(prompts=lambda: [SimpleNamespace(prompt_id=str(i)) for i in range(3)]),
@@ -92,7 +96,7 @@ def test_schedules_run_from_the_first_step_to_the_last(
         load_policy=lambda *_, **__: SimpleNamespace(masters=None),
         resume=lambda *_: RunState(0),
         write_rollouts=lambda *_: None,
-        finish_step=lambda *_, **__: None,
+        finish_step=lambda *_, **values: kept.append(dict(values["reward"])),
         **{"seed": 0, "name": "s", "folder": tmp_path, "plumbing": False},
     )
     if kind == "grpo":
@@ -110,6 +114,8 @@ def test_schedules_run_from_the_first_step_to_the_last(
         monkeypatch.setattr("thinkrl.stages.rejection_sampling.order_prompts", lambda *_: Order(prompts))
         make_rejection(**parts, prompt_count=3).run(context)
     assert seen == [(0, 3), (1, 3), (2, 3)]
+    assert remembered == [1, 2, 3], "terms remember from step to step"
+    assert kept == [{"calls": 1}, {"calls": 2}, {"calls": 3}], "and checkpoints keep it"
     assert [progress(step, total) for step, total in seen] == [0.0, 0.5, 1.0]
 
 

@@ -21,6 +21,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+from thinkrl.config.component import UserError
+
 START_SECONDS = 120.0
 """How long a worker may take to import its libraries."""
 
@@ -31,6 +33,10 @@ class WorkerTimeoutError(Exception):
 
 class WorkerDiedError(Exception):
     """The worker ended by itself, as it does beyond its memory limit."""
+
+
+class WorkerStartError(UserError):
+    """Workers cannot be started: no answer's fault, so never a verdict."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +61,13 @@ class _Worker:
             # Set iteration order reaches sympy's results; a fixed seed keeps grading the same in every run.
             env={**os.environ, "PYTHONPATH": path, "PYTHONHASHSEED": "0"},
         )
-        self._read(START_SECONDS)
+        try:
+            self._read(START_SECONDS)
+        except (WorkerTimeoutError, WorkerDiedError) as error:
+            raise WorkerStartError(
+                f"the process that checks answers does not start: {error}."
+                f" `{sys.executable} -m {spec.module} {spec.memory_mib}` shows why"
+            ) from error
 
     def ask(self, request: Any, seconds: float) -> Any:
         """The answer to `request`, within `seconds`; kills the worker otherwise."""
@@ -109,7 +121,8 @@ class WorkerPool:
     def ask(self, request: Any, seconds: float) -> Any:
         """The answer of a free worker; `seconds` count from the moment it has the request.
 
-        Raises WorkerTimeoutError or WorkerDiedError; the pool can be asked again after either.
+        Raises WorkerTimeoutError or WorkerDiedError; the pool can be asked again after either. Raises
+        WorkerStartError where no process can be started.
         """
         worker = self._places.get()
         try:

@@ -1,5 +1,6 @@
 """The root of a composed recipe."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -81,9 +82,14 @@ class Experiment:
 
 
 def check_pipeline(stages: Mapping[str, Stage]) -> None:
-    """Refuses a pipeline in which a stage reads what no earlier stage makes."""
+    """Refuses a pipeline in which a stage reads what no earlier stage makes, or has a name that cannot be used."""
     earlier: dict[str, Stage] = {}
     for name, stage in stages.items():
+        if name in (BASE, PREVIOUS) or not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
+            raise ValueError(
+                f"stages must have names of letters, digits, '_', '.' and '-', other than {BASE} and {PREVIOUS},"
+                f" got '{name}'"
+            )
         wanted = list(stage.needs())
         if stage.model_from not in (BASE, PREVIOUS):
             wanted.append((stage.model_from, "model"))

@@ -108,7 +108,7 @@ class GRPO(Stage):
 
             columns = {**reward_columns(rewards), "advantage": advantages.per_response()}
             context.write_rollouts(step, rollouts, columns)
-            row = {**batch_metrics(rollouts, rewards, watch), **report.row()}
+            row = {**batch_metrics(rollouts, rewards, watch, len(prompts)), **report.row()}
             context.finish_step(
                 step, self.steps, row, watch, every=self.checkpoint_every, learner=learner, reward=memory
             )

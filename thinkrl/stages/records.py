@@ -25,8 +25,8 @@ def thinking_tokens(rollouts: Rollouts) -> list[int]:
     return counts
 
 
-def batch_metrics(rollouts: Rollouts, rewards: RewardResult, watch: Stopwatch) -> dict[str, float]:
-    """Headline numbers, lengths, entropy, speed and every part of the reward of one batch."""
+def batch_metrics(rollouts: Rollouts, rewards: RewardResult, watch: Stopwatch, asked: int) -> dict[str, float]:
+    """Headline numbers, lengths, entropy, speed and every part of the reward of one batch of `asked` prompts."""
     sampled = rollouts.sampled
     seconds = watch.seconds.get("sample", 0.0)
     parts = rewards.metrics()
@@ -38,6 +38,7 @@ def batch_metrics(rollouts: Rollouts, rewards: RewardResult, watch: Stopwatch) -
         "truncated": float(np.mean([reason is FinishReason.LENGTH for reason in rollouts.finish_reasons])),
         "entropy": float(np.mean(rollouts.entropies.values[sampled], dtype=np.float64)),
         "sampled_tokens": float(sampled.sum()),
+        "prompts_dropped": float(asked - len(rollouts.groups)),
         "time/tokens_per_second": float(sampled.sum()) / seconds if seconds else 0.0,
         **parts,
     }

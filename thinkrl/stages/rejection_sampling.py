@@ -115,6 +115,7 @@ class RejectionSampling(Stage):
         state = context.resume(total)
         saved: Any = state.values.get("kept", [])
         kept: list[list[str]] = list(saved)
+        memory: Any = state.values.get("reward", {})
         for step in range(state.step + 1, total + 1):
             watch = Stopwatch()
             with watch("sample"):
@@ -124,13 +125,13 @@ class RejectionSampling(Stage):
                     seed=context.seed, stage=context.name, step=step,
                 )  # fmt: skip
             with watch("reward"):
-                rewards = self.reward.score(rollouts, RewardContext(step - 1, total))
+                rewards = self.reward.score(rollouts, RewardContext(step - 1, total, memory))
                 chosen, found = self._select(rollouts, rewards, context)
             kept += [[rollouts.prompt(index).prompt_id, rollouts.texts[index]] for index in chosen]
             columns = {**reward_columns(rewards), "kept": [index in set(chosen) for index in range(len(rollouts))]}
             context.write_rollouts(step, rollouts, columns)
-            row = {**batch_metrics(rollouts, rewards, watch), **found, "yield/total_kept": len(kept)}
-            context.finish_step(step, total, row, watch, every=self.checkpoint_every, kept=kept)
+            row = {**batch_metrics(rollouts, rewards, watch, len(prompts)), **found, "yield/total_kept": len(kept)}
+            context.finish_step(step, total, row, watch, every=self.checkpoint_every, kept=kept, reward=memory)
         if not kept:
             raise context.empty("no sampled response was verified and selected, so there is nothing to hand on")
         by_id = {prompt.prompt_id: prompt for prompt in order.prompts}

@@ -25,6 +25,9 @@ from thinkrl.tracking.tracker import NoTracker
 
 Produced = Mapping[str, Mapping[str, Artifact]]
 
+_FREE_KEYS = ("tracker", "reuse", "paper", "claim", "deviations")
+"""What may change between two starts of a run: no result depends on it."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -44,7 +47,7 @@ def run_experiment(experiment: Experiment, composed: Composed, directory: Path) 
     for stage in experiment.stages.values():
         stage.check()
     record = {"recipe": experiment.name, "overrides": list(composed.overrides), "seed": experiment.seed}
-    with RunDirectory.open(directory, config_text(composed), origins_text(composed), record) as run:
+    with RunDirectory.open(directory, config_text(composed), origins_text(composed), record, _FREE_KEYS) as run:
         run.plan_stages(list(experiment.stages))
         progress = ProgressDisplay()
         tracker = (experiment.tracker or NoTracker()).open(run, composed.tree, experiment.name)
@@ -129,6 +132,7 @@ class Pipeline:
             # Part old, part new: neither work's result, nor the input of any work that was done before.
             fingerprint, reuse = uuid.uuid4().hex, False
         made = self._reuse_or_run(stage, context, fingerprint) if reuse else stage.run(context)
+        _ = self._recorder.position  # the rows are on the disk before the stage counts as finished
         self._directory.finish_stage(index, name, {kind: (path, fingerprint) for kind, path in made.items()})
         context.checkpoints.clear()
         return {kind: Artifact(cast(Kind, kind), path, fingerprint) for kind, path in made.items()}
