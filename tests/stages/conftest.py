@@ -40,6 +40,9 @@ class Counting(Stage):
     def check(self) -> None:
         pass
 
+    def work(self) -> float:
+        return float(self.steps)
+
     def plan(self) -> str:
         return "count"
 

@@ -143,7 +143,7 @@ class PolicyUpdater(Protocol):
         ...
 
     def reference_logprobs(self, rollouts: Rollouts, spec: SamplingSpec) -> Ragged:
-        """The same from the frozen starting weights."""
+        """The same from the frozen starting weights; an error when the learner was opened without a reference."""
         ...
 
     def update(
@@ -154,5 +154,9 @@ class PolicyUpdater(Protocol):
         spec: SamplingSpec,
         old_logprobs: Ragged | None = None,
     ) -> UpdateReport:
-        """One optimizer step on all kept responses; no `old_logprobs` means the current policy's own."""
+        """One optimizer step on all kept responses.
+
+        `old_logprobs` (aligned with `token_ids`) are the denominator of the importance ratio; without
+        them the current policy's own are taken, so that the ratio is 1 by construction.
+        """
         ...

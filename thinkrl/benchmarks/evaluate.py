@@ -10,7 +10,7 @@ from thinkrl.benchmarks.protocol import EvaluationProtocol, data_fingerprint, de
 from thinkrl.benchmarks.result import BenchmarkResult
 from thinkrl.data.chat import ChatRenderer
 from thinkrl.data.source import DataError
-from thinkrl.rollouts.spans import ResponseParts, read_response, token_range
+from thinkrl.rollouts.spans import read_response, thinking_lengths
 from thinkrl.rollouts.store import FinishReason, Rollouts
 from thinkrl.sampling.sampler import Sampler
 
@@ -67,19 +67,10 @@ def evaluate_model(
         verdicts=tuple(tuple(verdicts[row : row + k]) for row in range(0, len(verdicts), k)),
         answers=tuple(tuple(answers[row : row + k]) for row in range(0, len(answers), k)),
         format_rate=mean_or_nan([part.well_formed for part in parts]),
-        thinking_tokens=mean_or_nan(_thinking_tokens(rollouts, parts)),
+        thinking_tokens=mean_or_nan(thinking_lengths(rollouts)),
         response_tokens=mean_or_nan(rollouts.sampled_counts),
         truncation_rate=mean_or_nan([reason is FinishReason.LENGTH for reason in rollouts.finish_reasons]),
         dropped=len(prompts) - len(asked),
         shortened=sum(len(renderer.prompt_ids(g.prompt.messages)) > len(g.prompt_ids) for g in rollouts.groups),
     )
     return result, rollouts
-
-
-def _thinking_tokens(rollouts: Rollouts, parts: list[ResponseParts]) -> list[int]:
-    """Tokens inside the thinking of each response, 0 where there is none."""
-    counts = []
-    for row, part in enumerate(parts):
-        first, stop = token_range(rollouts.char_ends[row], *part.think) if part.think else (0, 0)
-        counts.append(stop - first)
-    return counts

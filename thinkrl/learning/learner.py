@@ -8,10 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from thinkrl.algorithms.types import Advantages, Objective, UpdateReport
-from thinkrl.rollouts.ragged import Ragged
-from thinkrl.rollouts.store import Rollouts
-from thinkrl.sampling.sampler import SamplingSpec
+from thinkrl.algorithms.types import PolicyUpdater, UpdateReport
 
 WEIGHT = "weight/"
 """Prefix of the names of weights among a state's tensors."""
@@ -38,35 +35,12 @@ class LearnerState:
         return {name.removeprefix(WEIGHT): t for name, t in self.tensors.items() if name.startswith(WEIGHT)}
 
 
-class Learner(Protocol):
-    """An open learner on one policy."""
+class Learner(PolicyUpdater, Protocol):
+    """An open learner on one policy: what algorithms ask of it, supervision, and its state."""
 
     @property
     def version(self) -> int:
         """Optimizer steps done: the version of the current weights."""
-        ...
-
-    def logprobs(self, rollouts: Rollouts, spec: SamplingSpec) -> Ragged:
-        """Current log-probabilities under `spec`, float32, aligned with `token_ids`, NaN where given."""
-        ...
-
-    def reference_logprobs(self, rollouts: Rollouts, spec: SamplingSpec) -> Ragged:
-        """The same from the frozen starting weights; an error when the learner was opened without a reference."""
-        ...
-
-    def update(
-        self,
-        rollouts: Rollouts,
-        advantages: Advantages,
-        objective: Objective,
-        spec: SamplingSpec,
-        old_logprobs: Ragged | None = None,
-    ) -> UpdateReport:
-        """One optimizer step on all kept responses.
-
-        `old_logprobs` (aligned with `token_ids`) are the denominator of the importance ratio; without
-        them the current policy's own are taken, so that the ratio is 1 by construction.
-        """
         ...
 
     def supervise(self, examples: Sequence[Example]) -> UpdateReport:

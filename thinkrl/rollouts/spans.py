@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from thinkrl.rollouts.store import Rollouts
+
 Span = tuple[int, int]
 """Half-open range of characters or tokens."""
 
@@ -115,3 +117,13 @@ def token_range(char_ends: NDArray[np.int32], start: int, end: int) -> Span:
     first = min(int(np.searchsorted(begins, start, "left")), int(np.searchsorted(char_ends, start, "right")))
     stop = int(np.searchsorted(begins, end, "left"))
     return (first, first) if start == end else (first, max(first, stop))
+
+
+def thinking_lengths(rollouts: Rollouts) -> list[int]:
+    """Tokens between the thinking tags of each response, [n]; 0 where there is no thinking."""
+    lengths = []
+    for response in rollouts:
+        think = read_response(response.text).think
+        first, stop = token_range(response.char_ends, *think) if think else (0, 0)
+        lengths.append(stop - first)
+    return lengths

@@ -34,6 +34,10 @@ class Evaluate(Stage):
         """What will be done, with its sizes."""
         return f"evaluate on {self.benchmark.name}: {self.benchmark.samples} samples a prompt"
 
+    def work(self) -> float:
+        """Tokens sampled at most."""
+        return len(self.benchmark.selected()) * self.benchmark.samples * self.benchmark.sampling.max_new_tokens
+
     def run(self, context: StageContext) -> Mapping[str, Path]:
         """Samples, grades, and writes the result."""
         path = context.folder / "result.json"

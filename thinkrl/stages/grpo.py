@@ -75,6 +75,10 @@ class GRPO(Stage):
             f" up to {self.sampling.max_new_tokens} tokens each"
         )
 
+    def work(self) -> float:
+        """Tokens sampled at most, and half as long again to learn from them."""
+        return 1.5 * self.steps * self.prompts_per_step * self.group_size * self.sampling.max_new_tokens
+
     def run(self, context: StageContext) -> Mapping[str, Path]:
         """Trains and saves the model."""
         policy = context.load_policy(self.model_from, for_training=True)

@@ -8,21 +8,11 @@ from numpy.typing import NDArray
 
 from thinkrl.rewards.result import RewardResult
 from thinkrl.rollouts.ragged import Ragged
-from thinkrl.rollouts.spans import read_response, token_range
+from thinkrl.rollouts.spans import thinking_lengths
 from thinkrl.rollouts.store import FinishReason, Rollouts
 from thinkrl.tracking.metrics import Value
 from thinkrl.tracking.recorder import Stopwatch
 from thinkrl.tracking.rollout_files import Columns
-
-
-def thinking_tokens(rollouts: Rollouts) -> list[int]:
-    """Tokens between the thinking tags of each response, 0 where there is no thinking."""
-    counts = []
-    for response in rollouts:
-        think = read_response(response.text).think
-        start, end = token_range(response.char_ends, *think) if think else (0, 0)
-        counts.append(end - start)
-    return counts
 
 
 def batch_metrics(rollouts: Rollouts, rewards: RewardResult, watch: Stopwatch, asked: int) -> dict[str, float]:
@@ -34,7 +24,7 @@ def batch_metrics(rollouts: Rollouts, rewards: RewardResult, watch: Stopwatch, a
         "reward": parts["reward/mean"],
         "accuracy": parts.get("reward/correct_rate", float("nan")),
         "response_length": float(np.mean(rollouts.token_ids.lengths)),
-        "thinking_length": float(np.mean(thinking_tokens(rollouts))),
+        "thinking_length": float(np.mean(thinking_lengths(rollouts))),
         "truncated": float(np.mean([reason is FinishReason.LENGTH for reason in rollouts.finish_reasons])),
         "entropy": float(np.mean(rollouts.entropies.values[sampled], dtype=np.float64)),
         "sampled_tokens": float(sampled.sum()),

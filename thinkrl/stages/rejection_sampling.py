@@ -105,6 +105,10 @@ class RejectionSampling(Stage):
             f" keep {self.selection.per_prompt} verified a prompt ({self.selection.rule})"
         )
 
+    def work(self) -> float:
+        """Tokens sampled at most."""
+        return self.prompt_count * self.samples * self.sampling.max_new_tokens
+
     def run(self, context: StageContext) -> Mapping[str, Path]:
         """Samples, selects and writes the kept traces."""
         policy = context.load_policy(self.model_from)

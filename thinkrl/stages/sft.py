@@ -17,6 +17,9 @@ from thinkrl.stages.context import StageContext
 from thinkrl.stages.stage import Stage
 from thinkrl.tracking.recorder import Stopwatch
 
+_TOKENS_PER_TRACE = 130
+"""Learning from a short trace takes as long as sampling about this many tokens (measured with quickstart)."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class SFT(Stage):
@@ -55,6 +58,11 @@ class SFT(Stage):
         """What will be done, with its sizes."""
         source = f"stage {self.traces.stage}" if isinstance(self.traces, FromStage) else type(self.traces).__name__
         return f"SFT on traces from {source}: {self.epochs} epochs in batches of {self.batch_size}"
+
+    def work(self) -> float:
+        """Traces seen; those an earlier stage is to make count as one batch."""
+        count = self.batch_size if isinstance(self.traces, FromStage) else len(self.traces.traces())
+        return min(self.epochs * count, self.max_steps * self.batch_size) * _TOKENS_PER_TRACE
 
     def run(self, context: StageContext) -> Mapping[str, Path]:
         """Trains and saves the model."""

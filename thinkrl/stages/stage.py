@@ -34,6 +34,10 @@ class Stage(ABC):
     def plan(self) -> str:
         """One line for `--dry-run`: what will be done, with its sizes."""
 
+    @abstractmethod
+    def work(self) -> float:
+        """About how long the stage takes, in sampled tokens of that time; for the time left of a pipeline only."""
+
     def needs(self) -> tuple[tuple[str, Kind], ...]:
         """Artifacts of earlier stages that this stage reads, besides the policy."""
         return ()
