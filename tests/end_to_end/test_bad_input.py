@@ -79,6 +79,13 @@ def test_a_reference_that_cannot_be_read_is_counted_apart(tmp_path: Path) -> Non
     assert [row["loss"] for row in rows] == [0.0] * 4
 
 
+def test_a_sampler_that_disagrees_with_the_learner_ends_the_run(tmp_path: Path) -> None:
+    code, log = run(["run", "quickstart", *SMALL, "stages.grpo.largest_mismatch=0", "--dir", "run"], tmp_path)
+    assert code == 1
+    assert "sampler and learner differ" in log
+    assert "largest_mismatch" in log
+
+
 def test_another_configuration_in_the_same_directory_is_refused(undisturbed: Path, tmp_path: Path) -> None:
     code, log = run([*small_quickstart(undisturbed), "seed=7"], tmp_path)
     assert code == 1

@@ -1,7 +1,7 @@
 """What the README shows, done as it says."""
 
 import re
-import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -44,4 +44,4 @@ def test_linked_pages_exist() -> None:
 
 
 def test_the_script_is_installed() -> None:
-    assert shutil.which("thinkrl")
+    assert (Path(sys.executable).parent / "thinkrl").is_file()

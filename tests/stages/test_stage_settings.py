@@ -104,7 +104,7 @@ def test_schedules_run_from_the_first_step_to_the_last(
         steps = algorithm(
             token_rewards=lambda *_: None,
             advantages=lambda *_: SimpleNamespace(per_response=lambda: [0.0] * 4),
-            update=lambda *_: SimpleNamespace(row=dict),
+            update=lambda *_: SimpleNamespace(metrics={}, row=dict),
         )
         monkeypatch.setattr(grpo, "save_policy", lambda *_: tmp_path)
         make_grpo(**parts, algorithm=steps, learner=learner, steps=3).run(context)

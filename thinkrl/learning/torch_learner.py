@@ -133,7 +133,8 @@ class OpenTorchLearner:
         """One optimizer step on all kept responses (see `Learner.update`).
 
         Where advantages alone make the loss, responses with none (flat groups) are not computed: they add
-        to the count and to nothing else, so the gradient is the same; other metrics leave them out.
+        to the count and to nothing else, so the gradient is the same; other metrics leave them out, except that
+        one of them is read for the mismatch when there is nothing else.
         `mismatch/mean_abs` and `mismatch/max_abs` compare the sampler's log-probabilities with the
         learner's before the step, in nats. Without any valid token the loss is 0 and the weights stay,
         but the version rises.
@@ -161,7 +162,20 @@ class OpenTorchLearner:
         report = self._step(
             paths, spec, loss, with_entropy=objective.needs_entropy, uncomputed=columns.count(flat, objective)
         )
-        return replace(report, metrics={**report.metrics, "mismatch/max_abs": largest}) if paths else report
+        if paths:
+            return replace(report, metrics={**report.metrics, "mismatch/max_abs": largest})
+        return replace(report, metrics={**report.metrics, **self._spot_check(columns, rollouts, flat, spec)})
+
+    def _spot_check(
+        self, columns: "_Columns", rollouts: Rollouts, rows: NDArray[np.int64], spec: SamplingSpec
+    ) -> dict[str, float]:
+        """The mismatch of one response, where a batch of flat groups left nothing to compute."""
+        paths = rollout_paths(rollouts, rows)[:1]
+        if not paths:
+            return {}
+        with torch.no_grad():
+            mismatch = columns.mismatch(self._scorer(pack(paths, 1, share=False), spec))
+        return {"mismatch/mean_abs": float(mismatch.mean()), "mismatch/max_abs": float(mismatch.max())}
 
     def supervise(self, examples: Sequence[Example]) -> UpdateReport:
         """One optimizer step of cross-entropy on target tokens (token mean over the whole step)."""

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from thinkrl.algorithms.algorithm import Algorithm
+from thinkrl.algorithms.types import UpdateReport
 from thinkrl.config.component import BatchPrompts, GroupSize, Steps
 from thinkrl.data.order import order_prompts
 from thinkrl.data.source import PromptSource
@@ -20,6 +21,7 @@ from thinkrl.stages.artifacts import Kind
 from thinkrl.stages.context import StageContext
 from thinkrl.stages.records import batch_metrics, reward_columns
 from thinkrl.stages.stage import Stage
+from thinkrl.tracking.errors import RunError
 from thinkrl.tracking.recorder import Stopwatch
 
 
@@ -49,6 +51,8 @@ class GRPO(Stage):
     """Prompts a batch."""
     group_size: GroupSize = 8
     """Responses sampled per prompt."""
+    largest_mismatch: float = 0.1
+    """Most that sampler and learner may differ in log-probability at the first step, in nats, as a mean over tokens."""
     checkpoint_every: int = 10
     """Steps between checkpoints."""
 
@@ -109,6 +113,8 @@ class GRPO(Stage):
                 advantages = self.algorithm.advantages(rewards.totals, rollouts, add(rewards.tokens, penalties))
             with watch("update"):
                 report = self.algorithm.update(learner, rollouts, advantages, self.sampling)
+            if step == 1:
+                self._check_mismatch(report)
 
             columns = {**reward_columns(rewards), "advantage": advantages.per_response()}
             context.write_rollouts(step, rollouts, columns)
@@ -117,3 +123,13 @@ class GRPO(Stage):
                 step, self.steps, row, watch, every=self.checkpoint_every, learner=learner, reward=memory
             )
         return {"model": save_policy(policy, context.folder / "model", policy.masters)}
+
+    def _check_mismatch(self, report: UpdateReport) -> None:
+        """Ends the run before it learns from log-probabilities that are not the sampler's."""
+        found = report.metrics.get("mismatch/mean_abs", 0.0)
+        if found > self.largest_mismatch:
+            raise RunError(
+                f"sampler and learner differ by {found:.3g} nats a token at the first step, more than"
+                f" largest_mismatch {self.largest_mismatch:.3g}: they hold other weights or read the sampling"
+                " specification differently; a coarse dtype may need a higher limit"
+            )

@@ -49,7 +49,7 @@ def run_experiment(experiment: Experiment, composed: Composed, directory: Path) 
     record = {"recipe": experiment.name, "overrides": list(composed.overrides), "seed": experiment.seed}
     with RunDirectory.open(directory, config_text(composed), origins_text(composed), record, _FREE_KEYS) as run:
         run.plan_stages(list(experiment.stages))
-        progress = ProgressDisplay(weights=[stage.work() for stage in experiment.stages.values()])
+        progress = ProgressDisplay(weights=[max(stage.work(), 1.0) for stage in experiment.stages.values()])
         tracker = (experiment.tracker or NoTracker()).open(run, composed.tree, experiment.name)
         recorder = Recorder(run, tracker, progress)
         exit_code = 1
