@@ -56,7 +56,7 @@ def test_training_sums_leave_out_what_the_benchmark_asks(tmp_path: Path) -> None
     asked = {question_text(prompt) for prompt in train.prompts()}
     traces = built(tmp_path, "data", "chain_sum_traces", TraceSource).traces()
     learned = {question_text(trace.prompt) for trace in traces}
-    assert (len(held_out), len(asked), len(learned)) == (200, 2000, 300)
+    assert (len(held_out), len(asked), len(learned)) == (100, 1000, 360)
     assert not held_out & (asked | learned)
     assert all(read_response(trace.response).well_formed for trace in traces)
 
