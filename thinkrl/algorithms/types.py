@@ -100,7 +100,8 @@ class Objective(Protocol):
         ...
 
     def __call__(self, inputs: LossInputs) -> LossOutputs:
-        """Sum and count over the tokens given."""
+        """Sum and count over the tokens given. The count follows from ids and lengths alone, never from
+        log-probabilities, entropies or advantages: it is asked for before any is known."""
         ...
 
 

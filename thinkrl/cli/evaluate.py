@@ -1,5 +1,6 @@
 """`thinkrl evaluate`: a model on a benchmark, with intervals, under a protocol that has a hash."""
 
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -75,8 +76,8 @@ def evaluate(
     composed = compose(conf_dir() / "evaluate.yaml", [model_override(model), *overrides])
     evaluation = build(Evaluation, composed.tree, composed)
     policy = evaluation.model.load(seed=evaluation.seed)
-    sampler = evaluation.sampler.open(policy)
-    result, _ = evaluate_model(policy, evaluation.benchmark, sampler, evaluation.seed)
+    with closing(evaluation.sampler.open(policy)) as sampler:
+        result, _ = evaluate_model(policy, evaluation.benchmark, sampler, evaluation.seed)
     path = save(result, output if output is not None else default_path(result))
     if as_json:
         typer.echo(result.to_json())

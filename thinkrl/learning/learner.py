@@ -1,14 +1,17 @@
 """The contract of a learner: it owns the weights, the optimizer, and the one division of loss by count."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from thinkrl.algorithms.types import PolicyUpdater, UpdateReport
+
+if TYPE_CHECKING:
+    from thinkrl.models.policy import Policy
 
 WEIGHT = "weight/"
 """Prefix of the names of weights among a state's tensors."""
@@ -47,10 +50,29 @@ class Learner(PolicyUpdater, Protocol):
         """One optimizer step of cross-entropy on target tokens (token mean over the whole step)."""
         ...
 
+    def weights(self) -> Mapping[str, torch.Tensor]:
+        """The float32 weights of the plain model by parameter name (adapters merged, partitions gathered), for
+        export. Where several processes learn together, all must call it."""
+        ...
+
     def state(self) -> LearnerState:
         """Everything that `load_state` needs to go on exactly."""
         ...
 
     def load_state(self, state: LearnerState) -> None:
         """Restores `state` bit for bit; refuses a state of another model."""
+        ...
+
+
+class LearnerSource(Protocol):
+    """A learner's configuration: a frozen dataclass that opens a learner on a policy."""
+
+    def open(self, policy: "Policy", total_steps: int, with_reference: bool) -> Learner:
+        """Takes `policy` for training.
+
+        Args:
+            policy: loaded for training; what samplers read of it changes with every update.
+            total_steps: optimizer steps the schedule is laid over.
+            with_reference: keeps the present weights as the frozen reference.
+        """
         ...

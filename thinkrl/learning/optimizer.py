@@ -1,7 +1,7 @@
 """Float32 weights, their gradients and AdamW, for a module that computes in its own precision."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -12,6 +12,36 @@ from thinkrl.models.policy import Policy
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 CLIP_EPSILON = 1e-6
 """Keeps the clip factor finite at a gradient norm of 0; as in torch.nn.utils.clip_grad_norm_."""
+
+
+class Optimizer(Protocol):
+    """Owns the float32 weights, their gradients and moments; the one place where the loss is divided."""
+
+    def backward(self, total: Tensor, count: float) -> None:
+        """Adds the gradient of a micro-batch's `total` to those of this optimizer step, whose sum of losses will be
+        divided by `count`."""
+        ...
+
+    def discard(self) -> None:
+        """Forgets the gradients of this optimizer step."""
+        ...
+
+    def step(self, count: float, learning_rate: float, max_norm: float | None) -> float:
+        """Steps with the gradient of (sum of totals) / count, clipped to `max_norm`. Returns the norm before
+        clipping; one that is not finite raises FloatingPointError and leaves the weights as they were."""
+        ...
+
+    def weights(self) -> Mapping[str, Tensor]:
+        """The float32 weights of the plain model, by parameter name."""
+        ...
+
+    def state(self) -> LearnerState:
+        """Copies of weights and moments, and the number of steps taken."""
+        ...
+
+    def load_state(self, steps: int, tensors: Mapping[str, Tensor]) -> None:
+        """Restores what `state` gave; raises ValueError, before anything changes, for another model's state."""
+        ...
 
 
 class MasterOptimizer:
@@ -44,8 +74,8 @@ class MasterOptimizer:
         self._summed: set[str] = set()
         self._steps = 0
 
-    def backward(self, total: Tensor) -> None:
-        """Adds the gradient of `total` to the sums of this optimizer step."""
+    def backward(self, total: Tensor, count: float) -> None:
+        """Adds the gradient of `total` to the sums of this optimizer step, which `step` divides."""
         total.backward()  # type: ignore[no-untyped-call]
         for name in self._trained:
             gradient = self._module[name].grad
@@ -99,6 +129,10 @@ class MasterOptimizer:
         for name, parameter in self._module.items():
             if parameter.data_ptr() != self._masters[name].data_ptr():
                 parameter.data.copy_(self._masters[name])
+
+    def weights(self) -> Mapping[str, Tensor]:
+        """The float32 weights by parameter name."""
+        return self._masters
 
     def state(self) -> LearnerState:
         """Copies of weights and moments, and the number of steps taken."""

@@ -1,6 +1,6 @@
 """The forward pass: rows of tokens in, log-probabilities of their sampled tokens out."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
@@ -87,6 +87,10 @@ class Scorer:
             return _last(model(ids, position_ids=positions, attention_mask=mask, use_cache=False))
         with _implementation(self.module, IMPLEMENTATION):
             return _last(model(ids, position_ids=positions, buckets=buckets, use_cache=False))
+
+
+ScoreRows = Callable[[Sequence[Row], SamplingSpec], Scored]
+"""Scores rows without a gradient: a frozen `Scorer`, or one that stands in for it."""
 
 
 @contextmanager

@@ -1,21 +1,25 @@
 """The learner in plain torch: token-budget micro-batches, one division, float32 weights."""
 
 import copy
+import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
+from transformers import PreTrainedModel
 
-from thinkrl.algorithms.types import Advantages, LossInputs, LossOutputs, Objective, SumCount, UpdateReport
+from thinkrl.algorithms.types import Advantages, LossOutputs, Objective, SumCount, UpdateReport
+from thinkrl.learning.columns import Columns, Sums
 from thinkrl.learning.learner import Example, LearnerState
-from thinkrl.learning.optimizer import MasterOptimizer
+from thinkrl.learning.optimizer import MasterOptimizer, Optimizer
 from thinkrl.learning.packing import Path, Row, example_paths, micro_batches, pack, rollout_paths
 from thinkrl.learning.schedule import Schedule, learning_rate_at
-from thinkrl.learning.scorer import Scored, Scorer, check_shareable
+from thinkrl.learning.scorer import Scored, Scorer, ScoreRows, check_shareable
 from thinkrl.models.policy import Policy
 from thinkrl.rollouts.ragged import Ragged
 from thinkrl.rollouts.store import Rollouts
@@ -79,34 +83,53 @@ class TorchLearner:
             total_steps: optimizer steps the schedule is laid over.
             with_reference: keeps a frozen copy of the present weights, in the module's precision.
         """
-        return OpenTorchLearner(self, policy, total_steps, with_reference)
+        self.prepare(policy.module)
+        scorer = self.scorer(policy.module)
+        reference = None
+        if with_reference:
+            reference = self.scorer(copy.deepcopy(policy.module).requires_grad_(False).train(False))
+        optimizer = MasterOptimizer(policy, betas=self.betas, epsilon=self.epsilon, weight_decay=self.weight_decay)
+        return OpenTorchLearner(self, policy, total_steps, scorer, reference, optimizer)
+
+    def prepare(self, module: PreTrainedModel) -> None:
+        """Refuses a module that cannot be trained as configured, and readies one that can."""
+        if self.share_prompts:
+            check_shareable(module)
+        if self.gradient_checkpointing:
+            if getattr(module.config, "attention_dropout", 0.0):
+                raise ValueError("gradient_checkpointing must be false for a model with attention dropout, got true")
+            module.gradient_checkpointing_enable({"use_reentrant": False})
+        # transformers gives the padding id's embedding no gradient, and the padding id is often one that ends turns.
+        module.get_input_embeddings().padding_idx = None  # type: ignore[assignment]
+
+    def scorer(self, module: PreTrainedModel) -> Scorer:
+        """The forward pass over `module` as configured."""
+        # Checkpointed layers run again in the backward pass, where they would look up the usual attention.
+        return Scorer(module, self.logits_chunk_tokens, self.share_prompts and not self.gradient_checkpointing)
 
 
 class OpenTorchLearner:
-    """A `Learner` on one policy in one process."""
+    """A `Learner` on one policy.
 
-    def __init__(self, config: TorchLearner, policy: Policy, total_steps: int, with_reference: bool) -> None:
-        if config.share_prompts:
-            check_shareable(policy.module)
-        if config.gradient_checkpointing:
-            if getattr(policy.module.config, "attention_dropout", 0.0):
-                raise ValueError("gradient_checkpointing must be false for a model with attention dropout, got true")
-            policy.module.gradient_checkpointing_enable({"use_reentrant": False})
-        # transformers gives the padding id's embedding no gradient, and the padding id is often one that ends turns.
-        policy.module.get_input_embeddings().padding_idx = None  # type: ignore[assignment]
+    scorer: the forward pass over the weights that are trained. reference: the same over the frozen starting
+    weights, or None. optimizer: owns gradients, moments and float32 weights.
+    """
+
+    def __init__(
+        self,
+        config: TorchLearner,
+        policy: Policy,
+        total_steps: int,
+        scorer: Scorer,
+        reference: ScoreRows | None,
+        optimizer: Optimizer,
+    ) -> None:
         self._config = config
-        self._total_steps = total_steps
         self._policy = policy
-        # Checkpointed layers run again in the backward pass, where they would look up the usual attention.
-        branches = config.share_prompts and not config.gradient_checkpointing
-        self._scorer = Scorer(policy.module, config.logits_chunk_tokens, branches)
-        self._reference = None
-        if with_reference:
-            frozen = copy.deepcopy(policy.module).requires_grad_(False).train(False)
-            self._reference = Scorer(frozen, config.logits_chunk_tokens, branches)
-        self._optimizer = MasterOptimizer(
-            policy, betas=config.betas, epsilon=config.epsilon, weight_decay=config.weight_decay
-        )
+        self._total_steps = total_steps
+        self._scorer = scorer
+        self._reference = reference
+        self._optimizer = optimizer
         self._version = 0
 
     @property
@@ -139,7 +162,7 @@ class OpenTorchLearner:
         learner's before the step, in nats. Without any valid token the loss is 0 and the weights stay,
         but the version rises.
         """
-        columns = _Columns(rollouts, advantages, old_logprobs, self._policy.device)
+        columns = Columns(rollouts, advantages, old_logprobs, self._policy.device)
         reference = self._frozen() if objective.needs_reference else None
         largest = 0.0
 
@@ -154,20 +177,20 @@ class OpenTorchLearner:
             return LossOutputs(outputs.loss, {**outputs.metrics, "mismatch/mean_abs": mean})
 
         rows = np.flatnonzero(advantages.kept)
+        count = columns.count(rows, objective)
         flat = np.zeros(0, dtype=np.int64)
         if not objective.needs_reference and not objective.needs_entropy:
             pulls = columns.with_advantage()
             rows, flat = rows[pulls[rows]], rows[~pulls[rows]]
         paths = rollout_paths(rollouts, rows)
-        report = self._step(
-            paths, spec, loss, with_entropy=objective.needs_entropy, uncomputed=columns.count(flat, objective)
-        )
+        uncomputed = columns.count(flat, objective)
+        report = self._step(paths, spec, loss, count, with_entropy=objective.needs_entropy, uncomputed=uncomputed)
         if paths:
             return replace(report, metrics={**report.metrics, "mismatch/max_abs": largest})
         return replace(report, metrics={**report.metrics, **self._spot_check(columns, rollouts, flat, spec)})
 
     def _spot_check(
-        self, columns: "_Columns", rollouts: Rollouts, rows: NDArray[np.int64], spec: SamplingSpec
+        self, columns: Columns, rollouts: Rollouts, rows: NDArray[np.int64], spec: SamplingSpec
     ) -> dict[str, float]:
         """The mismatch of one response, where a batch of flat groups left nothing to compute."""
         paths = rollout_paths(rollouts, rows)[:1]
@@ -183,7 +206,12 @@ class OpenTorchLearner:
         def loss(scored: Scored, rows: Sequence[Row]) -> LossOutputs:
             return LossOutputs(SumCount(-scored.logprobs.sum(), float(scored.logprobs.numel())))
 
-        return self._step(example_paths(examples), SamplingSpec(), loss, with_entropy=False)
+        count = float(sum(len(example.target_ids) for example in examples))
+        return self._step(example_paths(examples), SamplingSpec(), loss, count, with_entropy=False)
+
+    def weights(self) -> Mapping[str, Tensor]:
+        """The float32 weights of the plain model, by parameter name."""
+        return self._optimizer.weights()
 
     def state(self) -> LearnerState:
         """Weights, optimizer moments and counters; copies."""
@@ -201,39 +229,44 @@ class OpenTorchLearner:
         paths: Sequence[Path],
         spec: SamplingSpec,
         loss: Callable[[Scored, Sequence[Row]], LossOutputs],
+        count: float,
         *,
         with_entropy: bool,
         uncomputed: float = 0.0,
     ) -> UpdateReport:
         """Forward and backward over all micro-batches, then the one division and the optimizer step.
 
-        uncomputed: what responses that are known to have no loss add to the count.
+        count: what the sum of all losses is divided by. uncomputed: what responses that are known to have no
+            loss add to the count.
         """
-        sums = _Sums(uncomputed)
+        sums = Sums(uncomputed)
         seconds = {"forward": 0.0, "backward": 0.0, "optimizer": 0.0}
         rate = learning_rate_at(
             self._version, self._total_steps, self._config.learning_rate, self._config.warmup_steps,
             self._config.schedule,
         )  # fmt: skip
         try:
-            with _training(self._policy, self._config.gradient_checkpointing):
+            with _training(self._scorer.module, self._config.gradient_checkpointing):
                 for rows in self._batches(paths):
                     with _timed(seconds, "forward"):
                         outputs = loss(self._scorer(rows, spec, with_entropy=with_entropy), rows)
                         sums.add(outputs)
                     with _timed(seconds, "backward"):
-                        self._optimizer.backward(outputs.loss.total)
+                        self._optimizer.backward(outputs.loss.total, count)
         except BaseException:
             self._optimizer.discard()
             raise
+        if not math.isclose(sums.count, count, rel_tol=1e-9):
+            self._optimizer.discard()
+            raise RuntimeError(f"the objective counts {sums.count} where it announced {count} before its losses")
         norm = 0.0
-        if sums.count:
+        if count:
             with _timed(seconds, "optimizer"):
-                norm = self._optimizer.step(sums.count, rate, self._config.max_gradient_norm)
+                norm = self._optimizer.step(count, rate, self._config.max_gradient_norm)
         self._version += 1
         return UpdateReport(self._version, sums.loss, norm, rate, sums.metrics(), seconds)
 
-    def _logprobs(self, scorer: Scorer, rollouts: Rollouts, spec: SamplingSpec) -> Ragged:
+    def _logprobs(self, scorer: ScoreRows, rollouts: Rollouts, spec: SamplingSpec) -> Ragged:
         values = np.full(len(rollouts.token_ids.values), np.nan, dtype=np.float32)
         with torch.no_grad():
             for rows in self._batches(rollout_paths(rollouts, np.arange(len(rollouts)))):
@@ -245,99 +278,10 @@ class OpenTorchLearner:
         rows = pack(paths, self._config.row_tokens, share=self._config.share_prompts)
         return micro_batches(rows, self._config.micro_batch_tokens)
 
-    def _frozen(self) -> Scorer:
+    def _frozen(self) -> ScoreRows:
         if self._reference is None:
             raise ValueError("with_reference must be true when reference log-probabilities are asked for, got false")
         return self._reference
-
-
-class _Columns:
-    """The columns of rollouts and advantages as float32 tensors, read at predicted tokens only."""
-
-    def __init__(
-        self, rollouts: Rollouts, advantages: Advantages, old_logprobs: Ragged | None, device: torch.device
-    ) -> None:
-        offsets = rollouts.token_ids.offsets
-        for name, column in (("advantages", advantages.values), ("old_logprobs", old_logprobs)):
-            if column is not None and not np.array_equal(column.offsets, offsets):
-                raise ValueError(f"{name} and token_ids differ in row lengths")
-        self._row_ids = rollouts.token_ids.row_ids
-        self._response_count = len(rollouts)
-        self._sampled = rollouts.sampled
-        carries = rollouts.sampled & advantages.kept[self._row_ids]
-        for name, column in (("advantages", advantages.values), ("weights", advantages.weights),
-                             ("old_logprobs", old_logprobs)):  # fmt: skip
-            if column is not None and not np.all(np.isfinite(column.values[carries])):
-                raise ValueError(f"{name} must be finite at every sampled token of a kept response")
-        self._device = device
-        self._advantages = advantages.values.values
-        self._weights = None if advantages.weights is None else advantages.weights.values
-        self._old = None if old_logprobs is None else old_logprobs.values
-        self._sampler = rollouts.logprobs.values
-
-    def loss_inputs(self, scored: Scored, reference_logprobs: torch.Tensor | None) -> LossInputs:
-        """What the objective reads of the predictions in `scored`, whose responses are whole and end to end."""
-        responses, response_ids = np.unique(self._row_ids[scored.columns], return_inverse=True)
-        logprobs = scored.logprobs
-        return LossInputs(
-            logprobs=logprobs,
-            old_logprobs=logprobs.detach() if self._old is None else self._at(self._old, scored),
-            advantages=self._at(self._advantages, scored),
-            weights=torch.ones_like(logprobs) if self._weights is None else self._at(self._weights, scored),
-            response_ids=torch.from_numpy(response_ids.astype(np.int64)).to(self._device),
-            response_count=len(responses),
-            reference_logprobs=reference_logprobs,
-            entropies=scored.entropies,
-        )
-
-    def with_advantage(self) -> NDArray[np.bool_]:
-        """Responses with an advantage other than 0 at some sampled token, [n]."""
-        found = np.zeros(self._response_count, dtype=np.bool_)
-        found[self._row_ids[self._sampled & (np.nan_to_num(self._advantages) != 0)]] = True
-        return found
-
-    def count(self, responses: NDArray[np.int64], objective: Objective) -> float:
-        """What the named responses, which have no advantage, add to the count of `objective`."""
-        tokens = np.flatnonzero(self._sampled & np.isin(self._row_ids, responses))
-        if not len(tokens):
-            return 0.0
-        present, response_ids = np.unique(self._row_ids[tokens], return_inverse=True)
-        nothing = torch.zeros(len(tokens))
-        ids = torch.from_numpy(response_ids.astype(np.int64))
-        return objective(LossInputs(nothing, nothing, nothing, nothing + 1, ids, len(present))).loss.count
-
-    def mismatch(self, scored: Scored) -> torch.Tensor:
-        """|sampler's - learner's| log-probability, [m]."""
-        return (scored.logprobs.detach() - self._at(self._sampler, scored)).abs()
-
-    def _at(self, column: NDArray[np.floating], scored: Scored) -> torch.Tensor:
-        return torch.from_numpy(column[scored.columns].astype(np.float32)).to(self._device)
-
-
-class _Sums:
-    """Sums and counts of one optimizer step."""
-
-    def __init__(self, count: float) -> None:
-        self.total = 0.0
-        self.count = count
-        self._metrics: dict[str, tuple[float, float]] = {}
-
-    def add(self, outputs: LossOutputs) -> None:
-        """Adds a micro-batch."""
-        self.total += float(outputs.loss.total.detach())
-        self.count += outputs.loss.count
-        for name, part in outputs.metrics.items():
-            total, count = self._metrics.get(name, (0.0, 0.0))
-            self._metrics[name] = (total + float(part.total), count + part.count)
-
-    @property
-    def loss(self) -> float:
-        """The loss of the step; 0 without a valid token."""
-        return self.total / self.count if self.count else 0.0
-
-    def metrics(self) -> dict[str, float]:
-        """Each metric's own sum over its own count."""
-        return {name: total / count for name, (total, count) in self._metrics.items() if count}
 
 
 @contextmanager
@@ -350,10 +294,10 @@ def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
 
 
 @contextmanager
-def _training(policy: Policy, wanted: bool) -> Iterator[None]:
+def _training(module: PreTrainedModel, wanted: bool) -> Iterator[None]:
     """Training mode, which transformers asks for before it checkpoints layers; never when sampling."""
-    policy.module.train(wanted)
+    module.train(wanted)
     try:
         yield
     finally:
-        policy.module.train(False)
+        module.train(False)

@@ -1,6 +1,6 @@
 """A loaded causal language model with its tokenizer: what samplers and learners open."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,11 +10,13 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 
 @dataclass(eq=False)
 class Policy:
-    """`module` holds the compute weights (the dtype that sampling and the forward pass use).
+    """`module` is the plain, whole model with the compute weights (the dtype that sampling and the forward pass use).
 
     stop_ids: every token id that ends a response. name: for messages and run records.
     masters: float32 master weights by parameter name when loaded for training, else None. When the
         compute dtype is float32 they share the module's own storage.
+    weight_stream: set by a learner whose current weights are not the module's own (adapters, partitioned
+        weights): yields the plain model's compute weights by parameter name, one at a time.
     """
 
     module: PreTrainedModel
@@ -22,6 +24,24 @@ class Policy:
     stop_ids: frozenset[int]
     name: str
     masters: dict[str, Tensor] | None = None
+    weight_stream: Callable[[], Iterator[tuple[str, Tensor]]] | None = None
+
+    def named_weights(self) -> Iterator[tuple[str, Tensor]]:
+        """The current compute weights of the plain model, in the order and under the names of
+        `module.named_parameters()`, tied ones once. What samplers take over."""
+        if self.weight_stream is not None:
+            yield from self.weight_stream()
+        else:
+            for name, parameter in self.module.named_parameters():
+                yield name, parameter.detach()
+
+    @torch.no_grad()
+    def refresh_module(self) -> None:
+        """Brings the module up to date with `named_weights`, where a learner keeps its weights elsewhere."""
+        if self.weight_stream is not None:
+            parameters = dict(self.module.named_parameters())
+            for name, weight in self.weight_stream():
+                parameters[name].copy_(weight)
 
     @property
     def device(self) -> torch.device:

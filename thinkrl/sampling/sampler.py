@@ -16,6 +16,29 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class ThinkingBudget:
+    """Cuts thinking short: a sample without `end` after `tokens` sampled tokens is given `insert`, and goes on.
+
+    The inserted tokens are given ones: they carry no loss and no log-probability, and count towards
+    `max_new_tokens`. This is budget forcing as in s1 (arXiv 2501.19393, section 3.1).
+    """
+
+    tokens: int
+    """Sampled tokens after which thinking is cut."""
+    insert: str
+    """Text appended at the cut, encoded on its own, such as `</think>` and the opening of an answer."""
+    end: str = "</think>"
+    """A sample whose text already contains this is never cut."""
+
+    def __post_init__(self) -> None:
+        if self.tokens < 1:
+            raise ValueError(f"tokens must be at least 1, got {self.tokens}")
+        for name in ("insert", "end"):
+            if not getattr(self, name):
+                raise ValueError(f"{name} must not be empty, got {getattr(self, name)!r}")
+
+
+@dataclass(frozen=True)
 class SamplingSpec:
     """How tokens are drawn. Sampler and learner both honour all of it or refuse; nothing else leaks in."""
 
@@ -31,6 +54,8 @@ class SamplingSpec:
     """A response is cut here with finish reason `length`."""
     stop: tuple[str, ...] = ()
     """Ends a response when its text contains one of these; the text keeps the stop string."""
+    budget: ThinkingBudget | None = None
+    """Cuts thinking after so many tokens and goes on with an inserted text; null lets it run."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.temperature < math.inf:
@@ -43,6 +68,10 @@ class SamplingSpec:
             raise ValueError(f"min_p must be at least 0 and below 1, got {self.min_p}")
         if self.max_new_tokens < 1:
             raise ValueError(f"max_new_tokens must be at least 1, got {self.max_new_tokens}")
+        if self.budget is not None and self.budget.tokens >= self.max_new_tokens:
+            raise ValueError(
+                f"budget.tokens must be below max_new_tokens {self.max_new_tokens}, got {self.budget.tokens}"
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +90,8 @@ class SampleRequest:
 class Sample:
     """A sampled continuation; arrays are [t]. The stop token, if one was drawn, is the last token.
 
-    logprobs and entropies (nats) are those of the distribution the token was drawn from.
+    logprobs and entropies (nats) are those of the distribution the token was drawn from; NaN where a token
+    was inserted. sampled: false where a token was inserted by the thinking budget; None when none was.
     """
 
     token_ids: NDArray[np.int32]
@@ -69,6 +99,7 @@ class Sample:
     entropies: NDArray[np.float32]
     finish_reason: FinishReason
     version: int
+    sampled: NDArray[np.bool_] | None = None
 
 
 class Sampler(Protocol):
@@ -84,7 +115,12 @@ class Sampler(Protocol):
         ...
 
     def sync(self, version: int) -> str:
-        """Takes over the learner's current weights, drops every cache, returns a checksum of what is held."""
+        """Takes over the policy's current weights (`Policy.named_weights`), drops every cache, and returns the
+        checksum of what is held, which equals `weights_checksum` of the weights taken over."""
+        ...
+
+    def close(self) -> None:
+        """Frees what the sampler holds (engines, processes). It may be called more than once."""
         ...
 
 

@@ -81,12 +81,17 @@ class OpenTorchSampler:
         return self._version
 
     def sync(self, version: int) -> str:
-        """Takes over the learner's current weights, drops every cache, returns a checksum of what is held."""
+        """Takes over the policy's current weights, drops every cache, returns a checksum of what is held."""
         self._decoder.end()
+        self._policy.refresh_module()
         self._decoder.refresh()
         self._version = version
         self._probe = weights_probe(self._policy.module.named_parameters())
         return weights_checksum(self._policy.module.named_parameters())
+
+    def close(self) -> None:
+        """Drops the batch and its caches; the weights are the policy's own."""
+        self._decoder.end()
 
     @torch.inference_mode()
     def sample(self, requests: Sequence[SampleRequest], spec: SamplingSpec) -> list[list[Sample]]:

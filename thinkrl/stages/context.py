@@ -1,7 +1,8 @@
 """What a stage is given to work with: its inputs, its place in the run directory, and its memory."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from thinkrl.learning.learner import Learner, LearnerState
 from thinkrl.models.policy import Policy
 from thinkrl.models.source import ModelSource
 from thinkrl.rollouts.store import Rollouts
+from thinkrl.sampling.sampler import Sampler, SamplerSource
 from thinkrl.stages.artifacts import Artifact, FromStage, find_artifact, model_artifact, model_stage
 from thinkrl.stages.interrupt import Interrupt
 from thinkrl.stages.records import sample_table
@@ -44,6 +46,8 @@ class StageContext:
     interrupt: Interrupt
     plumbing: bool = False
     checkpoint_seconds: float = 0.0
+    opened: ExitStack = field(default_factory=ExitStack)
+    """Closed by the runner when the stage ends, however it ends."""
 
     def model_stage(self, model_from: str) -> str | None:
         """The stage whose model `model_from` names; None for the base model."""
@@ -57,6 +61,12 @@ class StageContext:
         """Loads the policy a stage starts from."""
         artifact = self.model_artifact(model_from)
         return self.model.load(artifact.path if artifact else None, for_training=for_training, seed=self.seed)
+
+    def open_sampler(self, source: SamplerSource, policy: Policy) -> Sampler:
+        """A sampler on `policy`, closed when the stage ends."""
+        sampler = source.open(policy)
+        self.opened.callback(sampler.close)
+        return sampler
 
     def load_traces(self, source: TraceSource | FromStage) -> Sequence[Trace]:
         """Supervised traces, from a data source or from an earlier stage."""

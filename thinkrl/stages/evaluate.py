@@ -50,7 +50,9 @@ class Evaluate(Stage):
         policy = context.load_policy(self.model_from)
         watch = Stopwatch()
         with watch("sample"):
-            result, rollouts = evaluate_model(policy, self.benchmark, self.sampler.open(policy), context.seed)
+            result, rollouts = evaluate_model(
+                policy, self.benchmark, context.open_sampler(self.sampler, policy), context.seed
+            )
         context.write_rollouts(1, rollouts, {"verdict": result.flat_verdicts()})
         # The stage's name, not the folder it was loaded from: the same work gives the same file anywhere.
         result = replace(result, model=context.model_stage(self.model_from) or "base model")

@@ -10,7 +10,7 @@ from thinkrl.benchmarks.benchmark import Benchmark
 from thinkrl.config.scale import Scale
 from thinkrl.data.source import PromptSource
 from thinkrl.environments.environment import Environment
-from thinkrl.learning.torch_learner import TorchLearner
+from thinkrl.learning.learner import LearnerSource
 from thinkrl.models.source import ModelSource
 from thinkrl.rewards.reward import Reward
 from thinkrl.sampling.sampler import SamplerSource
@@ -62,7 +62,7 @@ class Experiment:
     """Advantage estimator and objective shared by the stages."""
     sampler: SamplerSource | None = None
     """Sampling engine shared by the stages."""
-    learner: TorchLearner | None = None
+    learner: LearnerSource | None = None
     """Optimizer and batching shared by the stages."""
     benchmark: Benchmark | None = None
     """Held-out evaluation shared by the stages."""

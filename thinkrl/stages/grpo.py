@@ -11,7 +11,7 @@ from thinkrl.config.component import BatchPrompts, GroupSize, Steps
 from thinkrl.data.order import order_prompts
 from thinkrl.data.source import PromptSource
 from thinkrl.environments.environment import Environment
-from thinkrl.learning.torch_learner import TorchLearner
+from thinkrl.learning.learner import LearnerSource
 from thinkrl.models.saving import save_policy
 from thinkrl.rewards.reward import Reward
 from thinkrl.rewards.term import RewardContext
@@ -43,7 +43,7 @@ class GRPO(Stage):
     """Sampling engine."""
     sampling: SamplingSpec
     """How tokens are drawn; the learner's log-probabilities follow the same specification."""
-    learner: TorchLearner
+    learner: LearnerSource
     """Optimizer and batching."""
     steps: Steps = 100
     """Batches sampled and learned from."""
@@ -91,7 +91,7 @@ class GRPO(Stage):
             total_steps=self.steps * self.algorithm.updates_per_batch,
             with_reference=self.algorithm.needs_reference,
         )
-        sampler = self.sampler.open(policy)
+        sampler = context.open_sampler(self.sampler, policy)
         order = order_prompts(self.prompts, self.prompts_per_step, context.seed)
         state = context.resume(self.steps, learner)
         memory: Any = state.values.get("reward", {})
@@ -122,7 +122,7 @@ class GRPO(Stage):
             context.finish_step(
                 step, self.steps, row, watch, every=self.checkpoint_every, learner=learner, reward=memory
             )
-        return {"model": save_policy(policy, context.folder / "model", policy.masters)}
+        return {"model": save_policy(policy, context.folder / "model", learner.weights())}
 
     def _check_mismatch(self, report: UpdateReport) -> None:
         """Ends the run before it learns from log-probabilities that are not the sampler's."""

@@ -112,7 +112,7 @@ class RejectionSampling(Stage):
     def run(self, context: StageContext) -> Mapping[str, Path]:
         """Samples, selects and writes the kept traces."""
         policy = context.load_policy(self.model_from)
-        sampler = self.sampler.open(policy)
+        sampler = context.open_sampler(self.sampler, policy)
         order = order_prompts(self.prompts, self.prompts_per_step, context.seed)
         count = min(self.prompt_count, len(order))
         total = -(-count // self.prompts_per_step)

@@ -131,7 +131,8 @@ class Pipeline:
             )
             # Part old, part new: neither work's result, nor the input of any work that was done before.
             fingerprint, reuse = uuid.uuid4().hex, False
-        made = self._reuse_or_run(stage, context, fingerprint) if reuse else stage.run(context)
+        with context.opened:
+            made = self._reuse_or_run(stage, context, fingerprint) if reuse else stage.run(context)
         _ = self._recorder.position  # the rows are on the disk before the stage counts as finished
         self._directory.finish_stage(index, name, {kind: (path, fingerprint) for kind, path in made.items()})
         context.checkpoints.clear()

@@ -8,8 +8,7 @@ from typing import ClassVar
 from thinkrl.config.component import Epochs, Steps
 from thinkrl.data.chat import ChatRenderer
 from thinkrl.data.traces import Trace, TraceSource
-from thinkrl.learning.learner import Example
-from thinkrl.learning.torch_learner import TorchLearner
+from thinkrl.learning.learner import Example, LearnerSource
 from thinkrl.models.saving import save_policy
 from thinkrl.rollouts.streams import generator
 from thinkrl.stages.artifacts import FromStage, Kind
@@ -29,7 +28,7 @@ class SFT(Stage):
 
     traces: TraceSource | FromStage
     """Where the traces come from: a data source, or an earlier stage by name."""
-    learner: TorchLearner
+    learner: LearnerSource
     """Optimizer and batching."""
     epochs: Epochs = 1
     """Passes over the traces; each pass has its own order."""
@@ -83,7 +82,7 @@ class SFT(Stage):
                 report = learner.supervise([examples[int(index)] for index in chosen])
             row = {**report.row(), "epoch": epoch, "traces": len(chosen)}
             context.finish_step(step, total, row, watch, every=self.checkpoint_every, learner=learner)
-        return {"model": save_policy(policy, context.folder / "model", policy.masters)}
+        return {"model": save_policy(policy, context.folder / "model", learner.weights())}
 
 
 def _example(trace: Trace, renderer: ChatRenderer) -> Example:
