@@ -93,14 +93,15 @@ def test_schedules_run_from_the_first_step_to_the_last(
         "prompts_per_step": 1,
     }
     context: Any = SimpleNamespace(
-        load_policy=lambda *_, **__: SimpleNamespace(masters=None),
+        load_policy=lambda *_, **__: SimpleNamespace(),
+        open_sampler=lambda source, policy: source.open(policy),
         resume=lambda *_: RunState(0),
         write_rollouts=lambda *_: None,
         finish_step=lambda *_, **values: kept.append(dict(values["reward"])),
         **{"seed": 0, "name": "s", "folder": tmp_path, "plumbing": False},
     )
     if kind == "grpo":
-        learner = SimpleNamespace(open=lambda *_, **__: SimpleNamespace(version=0))
+        learner = SimpleNamespace(open=lambda *_, **__: SimpleNamespace(version=0, weights=dict))
         steps = algorithm(
             token_rewards=lambda *_: None,
             advantages=lambda *_: SimpleNamespace(per_response=lambda: [0.0] * 4),
