@@ -49,10 +49,10 @@ def measure(run: Path, experiment: Experiment) -> dict[str, Any]:
             "interval": [result.interval.low, result.interval.high],
             "greedy_accuracy": greedy[name].accuracy,
             "pass@4": result.pass_at[4],
-            "format_rate": result.format_rate,
+            "format_rate": result.mean("format_rate"),
             "true_step_share": float(np.mean(steps)),
             "all_steps_true": float(np.mean(steps == 1.0)),
-            "thinking_tokens": result.thinking_tokens,
+            "thinking_tokens": result.mean("thinking_tokens"),
         }
     lift = paired_difference(results["refinement"].scores, results["grpo"].scores)
     greedy_lift = paired_difference(greedy["refinement"].scores, greedy["grpo"].scores)

@@ -97,11 +97,14 @@ def test_numbers_by_hand() -> None:
     assert result.accuracy == 0.5  # the ungradable prompt is left out, not counted as 0
     assert result.pass_at == {1: 0.5, 2: 1.0}
     assert result.majority == 0.75  # a tie between 2 and 3, then 5 against nothing
-    assert result.format_rate == pytest.approx(4 / 6)
-    assert result.thinking_tokens == pytest.approx((5 + 2 + 0 + 0 + 1 + 1) / 6)
-    assert result.response_tokens == pytest.approx((11 + 8 + 4 + 9 + 7 + 7) / 6)
-    assert result.truncation_rate == pytest.approx(1 / 6)
+    assert result.mean("format_rate") == pytest.approx(4 / 6)
+    assert result.mean("thinking_tokens") == pytest.approx((5 + 2 + 0 + 0 + 1 + 1) / 6)
+    assert result.mean("response_tokens") == pytest.approx((11 + 8 + 4 + 9 + 7 + 7) / 6)
+    assert result.mean("truncation_rate") == pytest.approx(1 / 6)
     assert result.metrics()["ungradable"] == 2
+    assert result.measured("thinking_tokens").tolist() == [[5, 2], [0, 0], [1, 1]]
+    with pytest.raises(ValueError, match="metric must be one of accuracy, format_rate"):
+        result.measured("speed")
     assert result.flat_verdicts() == [v.value for v in (right, wrong, right, wrong, no, no)]
     assert rollouts.texts == tuple(text for name in "abc" for text in TEXTS[name])
     assert [rollouts.prompt(row).prompt_id for row in range(6)] == ["a", "a", "b", "b", "c", "c"]

@@ -1,11 +1,11 @@
 """Measures a policy on a benchmark."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from thinkrl.benchmarks.benchmark import Benchmark
-from thinkrl.benchmarks.metrics import mean_or_nan
 from thinkrl.benchmarks.protocol import EvaluationProtocol, data_fingerprint, describe
 from thinkrl.benchmarks.result import BenchmarkResult
 from thinkrl.data.chat import ChatRenderer
@@ -16,6 +16,8 @@ from thinkrl.sampling.sampler import Sampler
 
 if TYPE_CHECKING:
     from thinkrl.models.policy import Policy
+
+T = TypeVar("T")
 
 
 def evaluate_model(
@@ -64,13 +66,18 @@ def evaluate_model(
         model=policy.name,
         seed=seed,
         prompt_ids=tuple(prompt.prompt_id for prompt in asked),
-        verdicts=tuple(tuple(verdicts[row : row + k]) for row in range(0, len(verdicts), k)),
-        answers=tuple(tuple(answers[row : row + k]) for row in range(0, len(answers), k)),
-        format_rate=mean_or_nan([part.well_formed for part in parts]),
-        thinking_tokens=mean_or_nan(thinking_lengths(rollouts)),
-        response_tokens=mean_or_nan(rollouts.sampled_counts),
-        truncation_rate=mean_or_nan([reason is FinishReason.LENGTH for reason in rollouts.finish_reasons]),
+        verdicts=_by_prompt(verdicts, k),
+        answers=_by_prompt(answers, k),
+        well_formed=_by_prompt([part.well_formed for part in parts], k),
+        thinking_lengths=_by_prompt([int(count) for count in thinking_lengths(rollouts)], k),
+        response_lengths=_by_prompt([int(count) for count in rollouts.sampled_counts], k),
+        truncated=_by_prompt([reason is FinishReason.LENGTH for reason in rollouts.finish_reasons], k),
         dropped=len(prompts) - len(asked),
         shortened=sum(len(renderer.prompt_ids(g.prompt.messages)) > len(g.prompt_ids) for g in rollouts.groups),
     )
     return result, rollouts
+
+
+def _by_prompt(values: Sequence[T], k: int) -> tuple[tuple[T, ...], ...]:
+    """Values of responses, k to a prompt."""
+    return tuple(tuple(values[row : row + k]) for row in range(0, len(values), k))

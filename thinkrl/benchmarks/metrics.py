@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from fractions import Fraction
 from math import comb, nan, sqrt
 from statistics import NormalDist
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -155,8 +154,3 @@ def paired_difference(a: Scores, b: Scores, seed: int = 0, level: float = 0.95) 
     kept = differences[~np.isnan(differences)]
     mean = float(kept.mean()) if len(kept) else nan
     return PairedDifference(mean, bootstrap_interval(kept, seed, level), len(kept))
-
-
-def mean_or_nan(values: Sequence[Any] | NDArray[Any]) -> float:
-    """Mean of `values`, NaN when there are none."""
-    return float(np.mean(values)) if len(values) else nan

@@ -22,6 +22,14 @@ from thinkrl.benchmarks.protocol import EvaluationProtocol
 from thinkrl.config.component import UserError
 from thinkrl.grading.verdict import Verdict
 
+MEASURES = {
+    "accuracy": "scores",
+    "format_rate": "well_formed",
+    "thinking_tokens": "thinking_lengths",
+    "response_tokens": "response_lengths",
+    "truncation_rate": "truncated",
+}
+"""Metrics with one value a response, and the field that holds the values."""
 _MARKS = {Verdict.CORRECT: 1.0, Verdict.WRONG: 0.0}
 
 
@@ -35,11 +43,11 @@ class ResultError(UserError):
 
 @dataclass(frozen=True)
 class BenchmarkResult:
-    """n prompts with k samples each. Rows of `verdicts` and `answers` follow `prompt_ids`.
+    """n prompts with k samples each. Rows of `verdicts`, `answers` and measures follow `prompt_ids`.
 
-    format_rate: share of responses that are one well-formed think part and one answer part.
-    thinking_tokens, response_tokens: means over all responses; 0 thinking where there is none.
-    truncation_rate: share of responses cut at the token limit.
+    well_formed: whether a response is one well-formed think part and one answer part.
+    thinking_lengths, response_lengths: sampled tokens of each response; 0 thinking where there is none.
+    truncated: whether a response was cut at the token limit.
     dropped, shortened: prompts that were too long, and so not asked, or asked in part.
     """
 
@@ -49,15 +57,15 @@ class BenchmarkResult:
     prompt_ids: tuple[str, ...]
     verdicts: tuple[tuple[Verdict, ...], ...]
     answers: tuple[tuple[str | None, ...], ...]
-    format_rate: float
-    thinking_tokens: float
-    response_tokens: float
-    truncation_rate: float
+    well_formed: tuple[tuple[bool, ...], ...]
+    thinking_lengths: tuple[tuple[int, ...], ...]
+    response_lengths: tuple[tuple[int, ...], ...]
+    truncated: tuple[tuple[bool, ...], ...]
     dropped: int = 0
     shortened: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("verdicts", "answers"):
+        for name in ("verdicts", "answers", "well_formed", "thinking_lengths", "response_lengths", "truncated"):
             rows = getattr(self, name)
             if len(rows) != len(self.prompt_ids) or any(len(row) != self.k for row in rows):
                 raise ValueError(f"{name} must have {self.k} entries for each of {len(self.prompt_ids)} prompts")
@@ -99,6 +107,21 @@ class BenchmarkResult:
         """Accuracy of the most frequent of the k answers."""
         return majority_at_k(self.answers, self.scores)
 
+    def measured(self, metric: str) -> Scores:
+        """One value a response, float64 [n, k]: what the mean of that name is made of. ValueError for another name."""
+        if metric not in MEASURES:
+            raise ValueError(f"metric must be one of {', '.join(MEASURES)}, got '{metric}'")
+        if metric == "accuracy":
+            return self.scores
+        return np.asarray(getattr(self, MEASURES[metric]), dtype=np.float64).reshape(self.n, self.k)
+
+    def mean(self, metric: str) -> float:
+        """Mean of `measured(metric)` over all responses that have a value; NaN without any."""
+        if metric == "accuracy":
+            return self.accuracy
+        values = self.measured(metric)
+        return float(values.mean()) if values.size else nan
+
     def count(self, verdict: Verdict) -> int:
         """Responses with this verdict."""
         return sum(row.count(verdict) for row in self.verdicts)
@@ -116,10 +139,7 @@ class BenchmarkResult:
             "accuracy_high": self.interval.high,
             **passes,
             **({f"maj@{self.k}": self.majority} if self.k > 1 else {}),
-            "format_rate": self.format_rate,
-            "thinking_tokens": self.thinking_tokens,
-            "response_tokens": self.response_tokens,
-            "truncation_rate": self.truncation_rate,
+            **{name: self.mean(name) for name in MEASURES if name != "accuracy"},
             "ungradable": float(self.count(Verdict.UNGRADABLE)),
             "timeouts": float(self.count(Verdict.TIMEOUT)),
             "prompts": float(self.n),
@@ -146,8 +166,16 @@ class BenchmarkResult:
             protocol = EvaluationProtocol(**values.pop("protocol"))
             verdicts = tuple(tuple(Verdict(verdict) for verdict in row) for row in values.pop("verdicts"))
             answers = tuple(tuple(row) for row in values.pop("answers"))
+            values |= {name: tuple(map(tuple, values[name])) for name in MEASURES.values() if name != "scores"}
             prompt_ids = tuple(values.pop("prompt_ids"))
-            result = cls(protocol=protocol, prompt_ids=prompt_ids, verdicts=verdicts, answers=answers, **values)
+            result = cls(
+                protocol=protocol,
+                prompt_ids=prompt_ids,
+                verdicts=verdicts,
+                answers=answers,
+                result=cls(protocol=protocol, prompt_ids=prompt_ids, verdicts=verdicts, answers=answers, **values),
+                **values,
+            )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ResultError(f"this is no benchmark result: {type(error).__name__}: {error}") from error
         if protocol.hash != stored:
