@@ -168,14 +168,7 @@ class BenchmarkResult:
             answers = tuple(tuple(row) for row in values.pop("answers"))
             values |= {name: tuple(map(tuple, values[name])) for name in MEASURES.values() if name != "scores"}
             prompt_ids = tuple(values.pop("prompt_ids"))
-            result = cls(
-                protocol=protocol,
-                prompt_ids=prompt_ids,
-                verdicts=verdicts,
-                answers=answers,
-                result=cls(protocol=protocol, prompt_ids=prompt_ids, verdicts=verdicts, answers=answers, **values),
-                **values,
-            )
+            result = cls(protocol=protocol, prompt_ids=prompt_ids, verdicts=verdicts, answers=answers, **values)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ResultError(f"this is no benchmark result: {type(error).__name__}: {error}") from error
         if protocol.hash != stored:
