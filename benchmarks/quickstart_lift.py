@@ -1,4 +1,4 @@
-"""What GRPO's lift in quickstart consists of, over seeds; writes recipes/quickstart/results.json.
+"""What GRPO's lift in quickstart consists of, over seeds; writes benchmarks/results/quickstart_lift.json.
 
     python benchmarks/quickstart_lift.py runs/quickstart/seed0 runs/quickstart/seed1 runs/quickstart/seed2
 
@@ -86,7 +86,7 @@ def main(runs: list[str]) -> None:
     composed = compose("quickstart")
     experiment = build(Experiment, composed.tree, composed)
     seeds = [measure(Path(run), experiment) for run in runs]
-    target = ROOT / "recipes" / "quickstart" / "results.json"
+    target = ROOT / "benchmarks" / "results" / "quickstart_lift.json"
     target.write_text(json.dumps({"recipe": "quickstart", "seeds": seeds}, indent=1) + "\n")
     for seed in seeds:
         print(seed["seed"], "lift", seed["lift"], "greedy lift", seed["greedy_lift"])

@@ -22,6 +22,7 @@ BELOW = {
     "environments": {"sampling", "models", "data", "tasks", "rollouts", "config"},
     "benchmarks": {"environments", "sampling", "models", "data", "grading", "rollouts", "config"},
 }
+BELOW["reproduction"] = {"benchmarks", "tracking", "rollouts", "config"}
 BELOW["stages"] = {*BELOW, "tracking"}
 BELOW["cli"] = {*BELOW}
 

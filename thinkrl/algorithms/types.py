@@ -132,6 +132,7 @@ class UpdateReport:
             "loss": self.loss,
             "gradient_norm": self.gradient_norm,
             "learning_rate": self.learning_rate,
+            "weights_version": float(self.version),
             **self.metrics,
         }
 

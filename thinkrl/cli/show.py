@@ -33,8 +33,8 @@ def show(recipe: Recipe, overrides: Overrides = None, recipes_dir: RecipesDirs =
             parts.append(Text(f"https://arxiv.org/abs/{paper['arxiv']}", style="blue"))
         if paper.get("summary"):
             parts.append(Text(str(paper["summary"]).strip()))
-    if tree.get("claim"):
-        parts.append(Text(f"\nClaim: {describe_value(tree['claim'])}"))
+    if isinstance(tree.get("claim"), Mapping):
+        parts += [Text(line) for line in _claim_lines(tree["claim"])]
     deviations = tree.get("deviations") or []
     if deviations:
         parts.append(Text("\nDeviations from the paper:"))
@@ -55,6 +55,18 @@ def describe_value(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(map(describe_value, value))
     return str(value).strip()
+
+
+def _claim_lines(claim: Mapping[str, Any]) -> list[str]:
+    """The claim, its arms, and what each check compares."""
+    lines = [f"\nClaim: {describe_value(claim.get('statement', ''))}"]
+    arms = claim.get("arms")
+    for name, changes in arms.items() if isinstance(arms, Mapping) else ():
+        lines.append(f"  arm {name}: {' '.join(map(str, changes or [])) or 'the recipe as it is'}")
+    checks = claim.get("checks")
+    for name, check in checks.items() if isinstance(checks, Mapping) else ():
+        lines.append(f"  check {name}: {describe_value(check.get('statement', ''))}")
+    return lines
 
 
 def _stages(tree: Mapping[str, Any]) -> list[tuple[str, Any]]:

@@ -49,7 +49,7 @@ def _table(rows: list["SummaryRow"]) -> Table:
             f"{interval.low:.1%} to {interval.high:.1%}",
             f"{change.difference:+.1%}" if change else "",
             f"{change.interval.low:+.1%} to {change.interval.high:+.1%}" if change else "",
-            f"{row.result.mean("format_rate"):.1%}",
-            f"{row.result.mean("thinking_tokens"):.1f}",
+            f"{row.result.mean('format_rate'):.1%}",
+            f"{row.result.mean('thinking_tokens'):.1f}",
         )
     return table

@@ -12,6 +12,7 @@ from thinkrl.data.source import PromptSource
 from thinkrl.environments.environment import Environment
 from thinkrl.learning.learner import LearnerSource
 from thinkrl.models.source import ModelSource
+from thinkrl.reproduction.claim import Claim
 from thinkrl.rewards.reward import Reward
 from thinkrl.sampling.sampler import SamplerSource
 from thinkrl.stages.artifacts import BASE, PREVIOUS
@@ -48,8 +49,8 @@ class Experiment:
     """Every random choice is a function of this seed, its purpose and its position."""
     paper: Paper | None = None
     """The paper or idea behind the recipe."""
-    claim: str = ""
-    """What the recipe should show, in one sentence."""
+    claim: Claim | None = None
+    """What the recipe should show, and the comparison that `thinkrl reproduce` makes to decide it."""
     deviations: tuple[str, ...] = ()
     """Every known difference from the paper."""
     data: PromptSource | None = None

@@ -28,6 +28,7 @@ def batch_metrics(rollouts: Rollouts, rewards: RewardResult, watch: Stopwatch, a
         "truncated": float(np.mean([reason is FinishReason.LENGTH for reason in rollouts.finish_reasons])),
         "entropy": float(np.mean(rollouts.entropies.values[sampled], dtype=np.float64)),
         "sampled_tokens": float(sampled.sum()),
+        "asked_prompts": float(asked),
         "prompts_dropped": float(asked - len(rollouts.groups)),
         "time/tokens_per_second": float(sampled.sum()) / seconds if seconds else 0.0,
         **parts,

@@ -51,6 +51,22 @@ class StageRecord:
     work: str = ""
 
 
+def finished_artifacts(path: Path) -> dict[str, dict[str, Path]]:
+    """What the finished stages of a run made: by stage in order, then by kind. Opens nothing for writing.
+
+    Raises RunError when `path` holds no run.
+    """
+    try:
+        stages = json.loads((path / "run.json").read_text(encoding="utf-8"))["stages"]
+    except (OSError, ValueError, KeyError) as error:
+        raise RunError(f"{path} holds no run that can be read ({type(error).__name__})") from error
+    return {
+        key.partition("_")[2]: {kind: path / made["path"] for kind, made in stage["artifacts"].items()}
+        for key, stage in sorted(stages.items(), key=lambda item: int(item[0].partition("_")[0]))
+        if stage["status"] == "finished"
+    }
+
+
 class RunDirectory:
     """An open run directory, held by this process alone until `close` or its end."""
 
