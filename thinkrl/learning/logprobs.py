@@ -1,8 +1,9 @@
 """Log-probabilities and entropies of chosen tokens, without ever holding all logits.
 
 Logits are made for the positions that predict a sampled token only, a chunk at a time, and made again
-in the backward pass (kept when one chunk holds them all). Softmax is taken in float32 whatever the
-weights are.
+in the backward pass (kept when one chunk holds them all). Their gradient takes their place, so that one
+table of chunk x vocabulary entries is all that exists at any time: 1,024 rows of a vocabulary of 152,000
+are 0.3 GB in bfloat16. Softmax is taken in float32 whatever the weights are, a few rows at a time.
 """
 
 from typing import Any, NamedTuple, cast
@@ -16,6 +17,8 @@ from thinkrl.sampling.sampler import SamplingSpec
 BLOCK_TOKENS = 32
 """Rows of logits that are turned to float32 at a time: a block of a 50,000-word vocabulary is 6 MB, which stays
 in a processor's cache through the passes of a softmax."""
+BLOCK_WORDS = 8192
+"""Rows of the head whose gradient from one of several chunks exists at a time, before it is added to the sum."""
 
 
 class TokenScores(NamedTuple):
@@ -73,6 +76,7 @@ class _TokenScores(torch.autograd.Function):
         logprobs, normalisers, entropies = hidden.new_zeros((3, len(targets)), dtype=_wide(hidden.dtype)).unbind()
         logits = None
         for chunk in chunks:
+            del logits  # before the next chunk is made, so that there is one at a time
             logits = torch.nn.functional.linear(hidden[chunk], weight, bias)
             for block in _slices(len(logits), BLOCK_TOKENS):
                 rows = slice(chunk.start + block.start, chunk.start + block.stop)
@@ -82,39 +86,62 @@ class _TokenScores(torch.autograd.Function):
                 if with_entropy:
                     p = (scaled - normalisers[rows, None]).exp_()
                     entropies[rows] = normalisers[rows] - p.mul_(_finite(scaled)).sum(dim=-1)
-        kept = logits if len(chunks) == 1 else None
-        ctx.save_for_backward(hidden, weight, bias, targets, kept, normalisers, entropies)
+        ctx.save_for_backward(hidden, weight, bias, targets, normalisers, entropies)
+        ctx.kept = logits if len(chunks) == 1 and any(ctx.needs_input_grad) else None
         ctx.spec, ctx.chunk_tokens, ctx.with_entropy = spec, chunk_tokens, with_entropy
         return logprobs, entropies
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        hidden, weight, bias, targets, kept, normalisers, entropies = ctx.saved_tensors
+        hidden, weight, bias, targets, normalisers, entropies = ctx.saved_tensors
         chunks = _slices(len(targets), ctx.chunk_tokens)
         grad_hidden = torch.zeros_like(hidden)
-        # Several chunks are added up in float32, so that rounding does not grow with their number.
-        grad_weight = None if len(chunks) == 1 else torch.zeros_like(weight, dtype=_wide(weight.dtype))
-        grad_bias = None if bias is None else torch.zeros_like(bias, dtype=_wide(weight.dtype))
+        grad_weight, grad_bias = _HeadGradient(weight, len(chunks)), None
+        if bias is not None:
+            grad_bias = torch.zeros_like(bias, dtype=_wide(weight.dtype))
         for chunk in chunks:
-            logits = torch.nn.functional.linear(hidden[chunk], weight, bias) if kept is None else kept
-            grad = torch.empty_like(logits)
-            for block in _slices(len(logits), BLOCK_TOKENS):
+            # Once the kept logits are overwritten, another backward pass has to make them again.
+            table, ctx.kept = ctx.kept, None
+            if table is None:
+                table = torch.nn.functional.linear(hidden[chunk], weight, bias)
+            for block in _slices(len(table), BLOCK_TOKENS):
                 rows = slice(chunk.start + block.start, chunk.start + block.stop)
-                scaled = processed_logits(logits[block], targets[rows], ctx.spec)
+                scaled = processed_logits(table[block], targets[rows], ctx.spec)
                 entropy = (entropies[rows], grads[1][rows]) if ctx.with_entropy else None
                 wide = _grad_logits(scaled, targets[rows], normalisers[rows], grads[0][rows], entropy)
-                grad[block] = wide if ctx.spec.temperature == 1 else wide.div_(ctx.spec.temperature)
-            grad_hidden[chunk] = grad @ weight
+                table[block] = wide if ctx.spec.temperature == 1 else wide.div_(ctx.spec.temperature)
+            grad_hidden[chunk] = table @ weight
             if grad_bias is not None:
-                grad_bias += grad.sum(dim=0, dtype=grad_bias.dtype)
+                grad_bias += table.sum(dim=0, dtype=grad_bias.dtype)
             if ctx.needs_input_grad[1]:
-                product = grad.T @ hidden[chunk]
-                grad_weight = product if grad_weight is None else grad_weight.add_(product)
-        if grad_weight is not None:
-            grad_weight = grad_weight.to(weight.dtype) if ctx.needs_input_grad[1] else None
+                grad_weight.add(table, hidden[chunk])
+            del table
         if grad_bias is not None:
             grad_bias = grad_bias.to(weight.dtype)
-        return grad_hidden, grad_weight, grad_bias, None, None, None, None
+        return grad_hidden, grad_weight.total(), grad_bias, None, None, None, None
+
+
+class _HeadGradient:
+    """Sums grad^T hidden over `chunks` chunks, in float32 when there are several, so that rounding does not grow
+    with their number."""
+
+    def __init__(self, weight: Tensor, chunks: int) -> None:
+        self._weight, self._several = weight, chunks > 1
+        self._sum: Tensor | None = None
+
+    def add(self, grad: Tensor, hidden: Tensor) -> None:
+        """Adds a chunk: grad [c, v], hidden [c, h]."""
+        if not self._several:
+            self._sum = grad.T @ hidden
+            return
+        if self._sum is None:
+            self._sum = torch.zeros_like(self._weight, dtype=_wide(self._weight.dtype))
+        for words in _slices(len(self._weight), BLOCK_WORDS):
+            self._sum[words].add_(grad[:, words].T @ hidden)
+
+    def total(self) -> Tensor | None:
+        """The sum in the precision of the weight, [v, h]; None when nothing was added."""
+        return None if self._sum is None else self._sum.to(self._weight.dtype)
 
 
 def processed_logits(logits: Tensor, targets: Tensor, spec: SamplingSpec) -> Tensor:
