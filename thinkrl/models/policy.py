@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from thinkrl.models.device import Device, resolve_device
+
 
 @dataclass(eq=False)
 class Policy:
@@ -57,14 +59,16 @@ def build_policy(
     stop_ids: frozenset[int],
     dtype: torch.dtype,
     for_training: bool,
+    device: Device = "cpu",
 ) -> Policy:
-    """A policy from a freshly loaded module, whose parameters are still at source precision.
+    """A policy on `device` from a freshly loaded module, whose parameters are still at source precision.
 
-    Master weights are taken before the module is cast to `dtype`, so bfloat16 compute loses nothing
-    of the source; with float32 compute they share the module's storage. Tied parameters appear once,
-    under the name `named_parameters` gives them.
+    Raises ConfigError when there is no such device. Master weights are taken before the module is cast to
+    `dtype`, so bfloat16 compute loses nothing of the source; with float32 compute they share the module's
+    storage. Tied parameters appear once, under the name `named_parameters` gives them.
     Generation defaults that came with the weights are dropped: a sampler reads its specification only.
     """
+    module.to(resolve_device(device))  # type: ignore[arg-type]
     masters = None
     if for_training:
         masters = {key: parameter.detach().float() for key, parameter in module.named_parameters()}

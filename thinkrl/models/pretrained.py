@@ -12,6 +12,7 @@ from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from thinkrl.config.component import ConfigError
+from thinkrl.models.device import Device, resolve_device
 from thinkrl.models.folders import no_progress_bars
 from thinkrl.models.packaged import PACKAGED_MODELS, pull
 from thinkrl.models.policy import Policy, build_policy, stop_token_ids
@@ -38,6 +39,8 @@ class PretrainedModel:
     origin: Literal["packaged", "hub", "any"] = "packaged"
     """Release of a packaged model: its packaged weights, the hub's, or the hub's when it can be reached.
     The releases differ in precision, so only a fixed choice gives the same numbers everywhere."""
+    device: Device = "auto"
+    """Where the model computes: `cuda`, `cpu`, or `auto`, the GPU when there is one."""
 
     def __post_init__(self) -> None:
         if not self.source:
@@ -47,7 +50,14 @@ class PretrainedModel:
         """Loads from `weights` (a folder an earlier stage saved), else from `source`; `seed` is not used."""
         folder = weights if weights is not None else self.fetch()
         name = self.source if weights is None else str(weights)
-        return load_folder(folder, name=name, dtype=self.dtype, stop_tokens=self.stop_tokens, for_training=for_training)
+        return load_folder(
+            folder,
+            name=name,
+            dtype=self.dtype,
+            stop_tokens=self.stop_tokens,
+            for_training=for_training,
+            device=self.device,
+        )
 
     def fetch(self) -> Path:
         """The local folder that holds the weights, downloading or converting them when they are not here yet.
@@ -81,14 +91,23 @@ class PretrainedModel:
             ) from error
 
 
-def load_folder(folder: Path, *, name: str, dtype: Dtype, stop_tokens: Sequence[str], for_training: bool) -> Policy:
+def load_folder(
+    folder: Path,
+    *,
+    name: str,
+    dtype: Dtype,
+    stop_tokens: Sequence[str],
+    for_training: bool,
+    device: Device = "cpu",
+) -> Policy:
     """Loads a folder in transformers format.
 
-    Raises ConfigError when the folder is not a model, or when weights are missing, left over or of
-    another shape (transformers alone would fill the gaps with random values and go on).
+    Raises ConfigError when the folder is not a model, when there is no such device, or when weights are missing,
+    left over or of another shape (transformers alone would fill the gaps with random values and go on).
     """
     if not (folder / "config.json").is_file():
         raise ConfigError(f"{folder} holds no model: there is no config.json")
+    resolve_device(device)  # before the long part
     compute = TORCH_DTYPES[dtype]
     tokenizer = AutoTokenizer.from_pretrained(folder)
     with no_progress_bars():
@@ -106,6 +125,7 @@ def load_folder(folder: Path, *, name: str, dtype: Dtype, stop_tokens: Sequence[
         stop_ids=stop_token_ids(tokenizer, stop_tokens),
         dtype=compute,
         for_training=for_training,
+        device=device,
     )
 
 

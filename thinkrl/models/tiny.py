@@ -9,6 +9,7 @@ import torch
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from thinkrl.models.device import Device
 from thinkrl.models.policy import Policy, build_policy
 from thinkrl.models.pretrained import TORCH_DTYPES, Dtype, load_folder
 
@@ -46,6 +47,8 @@ class TinyModel:
     """Precision of sampling and of the forward pass."""
     init_seed: int | None = None
     """Fixes the initial weights; none takes the seed of the run."""
+    device: Device = "auto"
+    """Where the model computes: `cuda`, `cpu`, or `auto`, the GPU when there is one."""
 
     def __post_init__(self) -> None:
         for name in ("hidden", "intermediate", "layers", "heads", "kv_heads", "max_positions"):
@@ -59,7 +62,14 @@ class TinyModel:
     def load(self, weights: Path | None = None, *, for_training: bool = False, seed: int = 0) -> Policy:
         """Draws the weights from `init_seed` (else `seed`), or loads the folder `weights` an earlier stage saved."""
         if weights is not None:
-            return load_folder(weights, name=str(weights), dtype=self.dtype, stop_tokens=(), for_training=for_training)
+            return load_folder(
+                weights,
+                name=str(weights),
+                dtype=self.dtype,
+                stop_tokens=(),
+                for_training=for_training,
+                device=self.device,
+            )
         tokenizer = tiny_tokenizer(self.tokenizer, self.added_tokens)
         config = LlamaConfig(
             vocab_size=len(tokenizer),
@@ -84,6 +94,7 @@ class TinyModel:
             stop_ids=frozenset({int(tokenizer.eos_token_id)}),
             dtype=TORCH_DTYPES[self.dtype],
             for_training=for_training,
+            device=self.device,
         )
 
 
