@@ -136,10 +136,11 @@ class MasterOptimizer:
 
     def state(self) -> LearnerState:
         """Copies of weights and moments, and the number of steps taken."""
-        tensors = {WEIGHT + name: master.detach().clone() for name, master in self._masters.items()}
+        # Kept in main memory: a second copy of everything would not fit beside the first on a GPU.
+        tensors = {WEIGHT + name: _host_copy(master) for name, master in self._masters.items()}
         for name in self._trained:
             moments = self._adam.state.get(self._masters[name], {})
-            tensors |= {f"{moment}/{name}": moments[moment].clone() for moment in _MOMENTS if moment in moments}
+            tensors |= {f"{moment}/{name}": _host_copy(moments[moment]) for moment in _MOMENTS if moment in moments}
         return LearnerState({"optimizer_steps": self._steps}, tensors)
 
     @torch.no_grad()
@@ -165,5 +166,13 @@ class MasterOptimizer:
         for name in self._trained if steps else ():
             master = self._masters[name]
             moments = {moment: torch.empty_like(master).copy_(tensors[f"{moment}/{name}"]) for moment in _MOMENTS}
-            self._adam.state[master] = {"step": torch.tensor(float(steps)), **moments}
+            self._adam.state[master] = {
+                # The fused step wants its counter where the weights are.
+                "step": torch.tensor(float(steps), device=master.device),
+                **moments,
+            }
         self._publish()
+
+
+def _host_copy(tensor: Tensor) -> Tensor:
+    return tensor.detach().to("cpu", copy=True)
