@@ -13,7 +13,7 @@ from thinkrl.data.traces import TraceSource
 from thinkrl.environments.environment import Environment
 from thinkrl.rollouts.spans import read_response
 
-TRACES = {"chain_sum_traces"}
+TRACES = {"chain_sum_traces", "lookup_traces"}
 
 
 def shipped(group: str) -> list[str]:

@@ -4,9 +4,13 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from thinkrl.data.source import DataError, PromptSource, fill_template, question_text
 from thinkrl.data.traces import Trace
 from thinkrl.rollouts.prompt import Prompt
+from thinkrl.rollouts.streams import generator
+from thinkrl.tasks.thinking_style import PLAIN, Line, ThinkingStyle
 
 _EXPRESSION = re.compile(r"[-+]?\d+(?:\s*[-+]\s*[-+]?\d+)*")
 _TERM = re.compile(r"\s*([-+]?)\s*([-+]?\d+)")
@@ -64,6 +68,10 @@ class ChainSumTraces:
     """Between the lines."""
     response: str = "<think>{steps}</think><answer>{answer}</answer>"
     """The whole response: {steps} and {answer}."""
+    style: ThinkingStyle = PLAIN
+    """What the thinking holds beside the necessary lines."""
+    seed: int = 0
+    """Seed of what `style` draws."""
 
     def __post_init__(self) -> None:
         for name, template, needed in (
@@ -87,8 +95,15 @@ class ChainSumTraces:
         result = steps[-1].result if steps else terms[0][1]
         if str(prompt.reference).strip() != str(result):
             raise DataError(f"prompt {prompt.prompt_id}: the sum gives {result}, the reference is {prompt.reference}")
-        lines = [fill_template(self.step, vars(step)) for step in steps] or [str(result)]
+        stream = generator("chain trace", self.seed, prompt.prompt_id)
+        lines = self.style.written([self._line(step, stream) for step in steps], stream) or [str(result)]
         return fill_template(self.response, {"steps": self.separator.join(lines), "answer": result})
+
+    def _line(self, step: Step, stream: np.random.Generator) -> Line:
+        """The line of a step, and the same with a result that is off by 1 to 9."""
+        off = int(stream.integers(1, 10)) * (1 if stream.random() < 0.5 else -1)
+        slipped = Step(step.left, step.operator, step.right, step.result + off)
+        return Line(fill_template(self.step, vars(step)), fill_template(self.step, vars(slipped)))
 
 
 def _expression(prompt: Prompt) -> str:
