@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 
 from thinkrl.algorithms.types import Advantages, LossInputs, LossOutputs, Objective
 from thinkrl.learning.scorer import Scored
+from thinkrl.parallel.ranks import Ranks
 from thinkrl.rollouts.ragged import Ragged
 from thinkrl.rollouts.store import Rollouts
 
@@ -98,6 +99,19 @@ class Sums:
         for name, part in outputs.metrics.items():
             total, count = self._metrics.get(name, (0.0, 0.0))
             self._metrics[name] = (total + float(part.total), count + part.count)
+
+    def add_ranks(self, ranks: Ranks) -> None:
+        """Adds what the other ranks have; every rank then holds the same numbers."""
+        if ranks.size == 1:
+            return
+        parts = ranks.gather([self.total, self.count, self._metrics], "the sums of a step")
+        self.total, self.count, self._metrics = 0.0, 0.0, {}
+        for total, count, metrics in parts:
+            self.total += total
+            self.count += count
+            for name, (part, number) in metrics.items():
+                before = self._metrics.get(name, (0.0, 0.0))
+                self._metrics[name] = (before[0] + part, before[1] + number)
 
     @property
     def loss(self) -> float:

@@ -27,7 +27,10 @@ class Example:
 
 @dataclass(frozen=True)
 class LearnerState:
-    """All that an exact resume needs: JSON values and named tensors (never pickles)."""
+    """All that an exact resume needs: JSON values and named tensors (never pickles).
+
+    Where several processes learn together the first holds the tensors, whole, and the others none.
+    """
 
     values: dict[str, object]
     tensors: dict[str, torch.Tensor]

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from thinkrl.learning.learner import WEIGHT, LearnerState
 from thinkrl.models.policy import Policy
+from thinkrl.parallel.ranks import ranks
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 CLIP_EPSILON = 1e-6
@@ -72,6 +73,7 @@ class MasterOptimizer:
         # Kept from step to step: to allocate them anew costs more than to add to them.
         self._sums: dict[str, Tensor] = {}
         self._summed: set[str] = set()
+        self._ranks = ranks()
         self._steps = 0
 
     def backward(self, total: Tensor, count: float) -> None:
@@ -100,6 +102,7 @@ class MasterOptimizer:
 
         A norm that is not finite raises FloatingPointError and leaves the weights as they were.
         """
+        self._sum_over_ranks()
         if not self._summed:  # nothing had a loss: the gradient is 0, and the moments decay as after any step
             self._sums = {name: torch.zeros_like(self._masters[name]) for name in self._trained}
             self._summed = set(self._trained)
@@ -124,6 +127,18 @@ class MasterOptimizer:
         self._publish()
         return norm
 
+    def _sum_over_ranks(self) -> None:
+        """Adds up the gradients of all ranks; one that no rank has stays absent."""
+        if self._ranks.size == 1:
+            return
+        anywhere = set().union(*self._ranks.gather(sorted(self._summed), "which gradients there are"))
+        for name in self._trained:
+            if name in anywhere:
+                if name not in self._summed:
+                    self._sums[name] = torch.zeros_like(self._masters[name])
+                self._ranks.sum_(self._sums[name], f"the gradient of {name}")
+        self._summed = anywhere
+
     def _publish(self) -> None:
         """Copies the float32 weights into the module (nothing to do where they share their storage)."""
         for name, parameter in self._module.items():
@@ -136,6 +151,8 @@ class MasterOptimizer:
 
     def state(self) -> LearnerState:
         """Copies of weights and moments, and the number of steps taken."""
+        if not self._ranks.first:
+            return LearnerState({"optimizer_steps": self._steps}, {})
         # Kept in main memory: a second copy of everything would not fit beside the first on a GPU.
         tensors = {WEIGHT + name: _host_copy(master) for name, master in self._masters.items()}
         for name in self._trained:
@@ -146,6 +163,7 @@ class MasterOptimizer:
     @torch.no_grad()
     def load_state(self, steps: int, tensors: Mapping[str, Tensor]) -> None:
         """Restores what `state` gave; raises ValueError, before anything changes, for another model's state."""
+        tensors = self._ranks.share_tensors(tensors, "the state to go on from")
         wanted = {WEIGHT + name: master.shape for name, master in self._masters.items()}
         if steps:
             wanted |= {f"{moment}/{name}": self._masters[name].shape for name in self._trained for moment in _MOMENTS}

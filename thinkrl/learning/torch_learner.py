@@ -17,10 +17,12 @@ from thinkrl.algorithms.types import Advantages, LossOutputs, Objective, SumCoun
 from thinkrl.learning.columns import Columns, Sums
 from thinkrl.learning.learner import Example, LearnerState
 from thinkrl.learning.optimizer import MasterOptimizer, Optimizer
-from thinkrl.learning.packing import Path, Row, example_paths, micro_batches, pack, rollout_paths
+from thinkrl.learning.packing import Path, Row, example_paths, pack, rollout_paths
 from thinkrl.learning.schedule import Schedule, learning_rate_at
 from thinkrl.learning.scorer import Scored, Scorer, ScoreRows, check_shareable
+from thinkrl.learning.shares import own_batches, pack_for
 from thinkrl.models.policy import Policy
+from thinkrl.parallel.ranks import ranks
 from thinkrl.rollouts.ragged import Ragged
 from thinkrl.rollouts.store import Rollouts
 from thinkrl.sampling.sampler import SamplingSpec
@@ -60,6 +62,11 @@ class TorchLearner:
     response a row of its own."""
     gradient_checkpointing: bool = False
     """Recomputes each layer in the backward pass: less memory, a third more time."""
+    processes: int = 1
+    """Processes that sample and learn together, each its share, on one machine or several. `thinkrl run` starts them,
+    unless a launcher (torchrun, deepspeed, srun) did."""
+    wait_minutes: float = 30.0
+    """Longest that a process waits for the others, in minutes, before the run ends."""
 
     def __post_init__(self) -> None:
         for name in ("learning_rate", "weight_decay", "warmup_steps"):
@@ -71,7 +78,9 @@ class TorchLearner:
             raise ValueError(f"epsilon must be above 0, got {self.epsilon}")
         if self.max_gradient_norm is not None and not self.max_gradient_norm > 0:
             raise ValueError(f"max_gradient_norm must be above 0, got {self.max_gradient_norm}")
-        for name in ("row_tokens", "micro_batch_tokens", "logits_chunk_tokens"):
+        if not self.wait_minutes > 0:
+            raise ValueError(f"wait_minutes must be above 0, got {self.wait_minutes}")
+        for name in ("row_tokens", "micro_batch_tokens", "logits_chunk_tokens", "processes"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
 
@@ -130,6 +139,7 @@ class OpenTorchLearner:
         self._scorer = scorer
         self._reference = reference
         self._optimizer = optimizer
+        self._ranks = ranks()
         self._version = 0
 
     @property
@@ -170,6 +180,8 @@ class OpenTorchLearner:
             nonlocal largest
             with torch.no_grad():
                 frozen = None if reference is None else reference(rows, spec).logprobs
+            if not len(scored.logprobs):  # this rank has run out of rows
+                return LossOutputs(SumCount(scored.logprobs.sum(), 0.0))
             outputs = objective(columns.loss_inputs(scored, frozen))
             mismatch = columns.mismatch(scored)
             largest = max(largest, float(mismatch.max()))
@@ -186,6 +198,7 @@ class OpenTorchLearner:
         uncomputed = columns.count(flat, objective)
         report = self._step(paths, spec, loss, count, with_entropy=objective.needs_entropy, uncomputed=uncomputed)
         if paths:
+            largest = max(self._ranks.gather(largest, "the largest mismatch"))
             return replace(report, metrics={**report.metrics, "mismatch/max_abs": largest})
         return replace(report, metrics={**report.metrics, **self._spot_check(columns, rollouts, flat, spec)})
 
@@ -239,7 +252,7 @@ class OpenTorchLearner:
         count: what the sum of all losses is divided by. uncomputed: what responses that are known to have no
             loss add to the count.
         """
-        sums = Sums(uncomputed)
+        sums = Sums(uncomputed if self._ranks.first else 0.0)
         seconds = {"forward": 0.0, "backward": 0.0, "optimizer": 0.0}
         rate = learning_rate_at(
             self._version, self._total_steps, self._config.learning_rate, self._config.warmup_steps,
@@ -253,6 +266,7 @@ class OpenTorchLearner:
                         sums.add(outputs)
                     with _timed(seconds, "backward"):
                         self._optimizer.backward(outputs.loss.total, count)
+            sums.add_ranks(self._ranks)
         except BaseException:
             self._optimizer.discard()
             raise
@@ -268,15 +282,19 @@ class OpenTorchLearner:
 
     def _logprobs(self, scorer: ScoreRows, rollouts: Rollouts, spec: SamplingSpec) -> Ragged:
         values = np.full(len(rollouts.token_ids.values), np.nan, dtype=np.float32)
+        own: list[tuple[NDArray[np.int64], NDArray[np.float32]]] = []
         with torch.no_grad():
             for rows in self._batches(rollout_paths(rollouts, np.arange(len(rollouts)))):
                 scored = scorer(rows, spec)
-                values[scored.columns] = scored.logprobs.cpu().numpy()
+                own.append((scored.columns, scored.logprobs.float().cpu().numpy()))
+        for parts in self._ranks.gather(own, "log-probabilities"):
+            for columns, logprobs in parts:
+                values[columns] = logprobs
         return rollouts.token_ids.with_values(values)
 
     def _batches(self, paths: Sequence[Path]) -> list[list[Row]]:
-        rows = pack(paths, self._config.row_tokens, share=self._config.share_prompts)
-        return micro_batches(rows, self._config.micro_batch_tokens)
+        rows = pack_for(self._ranks.size, paths, self._config.row_tokens, share=self._config.share_prompts)
+        return own_batches(rows, self._config.micro_batch_tokens, self._ranks)
 
     def _frozen(self) -> ScoreRows:
         if self._reference is None:
