@@ -157,3 +157,27 @@ def test_deleting_a_key_that_one_place_added_needs_no_such_key_in_the_shared_par
         layers.delete(path, "override ~x")
     layers.add({"t": {"c": 4}}, "layer 2")
     assert layers.resolved()[0] == {"r": {"a": 1}, "s": {}, "t": {"a": 1, "c": 4}}
+
+
+@given(trees, trees)
+@settings(max_examples=200, deadline=None)
+def test_changing_a_shared_part_merges_as_omegaconf_does(shared: dict[str, Any], change: dict[str, Any]) -> None:
+    merged = Layers()
+    merged.add({"shared": shared, "place": "${shared}"}, "first")
+    merged.add({"place": change}, "second")
+    try:
+        expected = OmegaConf.to_container(OmegaConf.merge(OmegaConf.create(shared), OmegaConf.create(change)))
+    except ConfigTypeError:
+        reject()
+    tree, origins = merged.resolved()
+    assert tree["place"] == expected
+    assert {path for path in origins if path[0] == "place"} == {("place", *path) for path, _ in leaves(expected)}
+
+
+def test_a_list_in_a_changed_shared_part_is_a_list() -> None:
+    merged = Layers()
+    merged.add({"shared": {"rate": 1, "old": [1, 2, 3]}, "place": "${shared}"}, "first")
+    merged.add({"place": {"betas": [0.9, 0.95], "old": [4]}}, "second")
+    tree, origins = merged.resolved()
+    assert tree["place"] == {"rate": 1, "betas": [0.9, 0.95], "old": [4]}
+    assert origins["place", "betas", "1"] == "second"

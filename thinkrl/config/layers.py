@@ -46,6 +46,16 @@ def leaves(node: Any) -> Iterator[tuple[Path, Any]]:
             yield (str(key), *rest), value
 
 
+def _replaced(node: Any) -> Iterator[tuple[Path, Any]]:
+    """Path below `node` and value of all that replaces what it lands on: anything but a mapping with keys."""
+    if not isinstance(node, dict) or not node:
+        yield (), node
+        return
+    for key, child in node.items():
+        for rest, value in _replaced(child):
+            yield (str(key), *rest), value
+
+
 def _items(node: Any) -> Iterator[tuple[Any, Any]]:
     if isinstance(node, Mapping):
         yield from node.items()
@@ -154,8 +164,13 @@ class Layers:
                 self._change(shared, change, below, pending, target)
             elif key != _BASE and change is not _Mark.DELETED_CHANGE:
                 new, origins = self._resolve(change, below, pending)
-                for leaf, value in leaves(new):
-                    shared.add(_nested((*target, *leaf), value), origins[leaf])
+                for leaf, value in _replaced(new):
+                    below_leaf = {path: origin for path, origin in origins.items() if path[: len(leaf)] == leaf}
+                    shared.add(_nested((*target, *leaf), value), next(iter(below_leaf.values())))
+                    if isinstance(value, list):  # its items may be of several layers
+                        shared.origins.update({(*target, *path): origin for path, origin in below_leaf.items()})
+        if shared.tree:
+            shared.origins.pop((), None)  # it stood for a shared part without keys
         return shared.tree, shared.origins
 
     def _follow(self, reference: str, here: Path, pending: frozenset[Path]) -> tuple[Any, dict[Path, str]]:
