@@ -75,6 +75,7 @@ def evaluate(
     earlier = _read(compare) if compare is not None else None
     composed = compose(conf_dir() / "evaluate.yaml", [model_override(model), *overrides])
     evaluation = build(Evaluation, composed.tree, composed)
+    evaluation.sampler.check()
     policy = evaluation.model.load(seed=evaluation.seed)
     with closing(evaluation.sampler.open(policy)) as sampler:
         result, _ = evaluate_model(policy, evaluation.benchmark, sampler, evaluation.seed)

@@ -127,6 +127,10 @@ class Sampler(Protocol):
 class SamplerSource(Protocol):
     """A sampling engine's configuration: a frozen dataclass that opens a sampler on a policy."""
 
+    def check(self) -> None:
+        """Raises UserError when the engine is not installed. Asked before anything loads."""
+        ...
+
     def open(self, policy: "Policy") -> Sampler:
         """A sampler that holds the policy's current weights as version 0."""
         ...

@@ -34,6 +34,9 @@ class TorchSampler:
         if self.batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
 
+    def check(self) -> None:
+        """Nothing is needed beside torch."""
+
     def open(self, policy: Policy) -> "OpenTorchSampler":
         """A sampler that holds the policy's current weights as version 0."""
         fast = supports(policy.module) and not self.plain_forward

@@ -11,7 +11,6 @@ from thinkrl.sampling.sampler import SamplerSource
 from thinkrl.stages.artifacts import Kind
 from thinkrl.stages.context import StageContext
 from thinkrl.stages.stage import Stage
-from thinkrl.tracking.atomic import write_text
 from thinkrl.tracking.recorder import Stopwatch
 
 
@@ -27,7 +26,8 @@ class Evaluate(Stage):
     """Sampling engine."""
 
     def check(self) -> None:
-        """Reads the benchmark's prompts."""
+        """Reads the benchmark's prompts, and looks for the sampling engine."""
+        self.sampler.check()
         self.benchmark.selected()
 
     def plan(self) -> str:
@@ -56,5 +56,5 @@ class Evaluate(Stage):
         context.write_rollouts(1, rollouts, {"verdict": result.flat_verdicts()})
         # The stage's name, not the folder it was loaded from: the same work gives the same file anywhere.
         result = replace(result, model=context.model_stage(self.model_from) or "base model")
-        write_text(path, result.to_json())
+        context.write_text(path, result.to_json())
         context.finish_step(1, 1, result.metrics(), watch, every=1)

@@ -12,9 +12,7 @@ from thinkrl.data.order import order_prompts
 from thinkrl.data.source import PromptSource
 from thinkrl.environments.environment import Environment
 from thinkrl.learning.learner import LearnerSource
-from thinkrl.models.saving import save_policy
 from thinkrl.rewards.reward import Reward
-from thinkrl.rewards.term import RewardContext
 from thinkrl.rollouts.ragged import add
 from thinkrl.sampling.sampler import SamplerSource, SamplingSpec
 from thinkrl.stages.artifacts import Kind
@@ -69,7 +67,8 @@ class GRPO(Stage):
             )
 
     def check(self) -> None:
-        """Reads the prompts."""
+        """Reads the prompts, and looks for the sampling engine."""
+        self.sampler.check()
         order_prompts(self.prompts, self.prompts_per_step, seed=0)
 
     def plan(self) -> str:
@@ -107,7 +106,7 @@ class GRPO(Stage):
                     seed=context.seed, stage=context.name, step=step,
                 )  # fmt: skip
             with watch("reward"):
-                rewards = self.reward.score(rollouts, RewardContext(step - 1, self.steps, memory))
+                rewards = context.score(self.reward, rollouts, step, self.steps, memory)
             with watch("logprobs"):
                 penalties = self.algorithm.token_rewards(learner, rollouts, self.sampling)
                 advantages = self.algorithm.advantages(rewards.totals, rollouts, add(rewards.tokens, penalties))
@@ -122,7 +121,7 @@ class GRPO(Stage):
             context.finish_step(
                 step, self.steps, row, watch, every=self.checkpoint_every, learner=learner, reward=memory
             )
-        return {"model": save_policy(policy, context.folder / "model", learner.weights())}
+        return {"model": context.save_policy(policy, learner)}
 
     def _check_mismatch(self, report: UpdateReport) -> None:
         """Ends the run before it learns from log-probabilities that are not the sampler's."""

@@ -10,12 +10,11 @@ import numpy as np
 from thinkrl.config.component import BatchPrompts, GroupSize, PromptCount
 from thinkrl.data.order import order_prompts
 from thinkrl.data.source import PromptSource
-from thinkrl.data.traces import Trace, write_traces
+from thinkrl.data.traces import Trace
 from thinkrl.environments.environment import Environment
 from thinkrl.grading.verdict import Verdict
 from thinkrl.rewards.result import RewardResult
 from thinkrl.rewards.reward import Reward
-from thinkrl.rewards.term import RewardContext
 from thinkrl.rollouts.store import FinishReason, Rollouts
 from thinkrl.rollouts.streams import generator
 from thinkrl.sampling.sampler import SamplerSource, SamplingSpec
@@ -95,7 +94,8 @@ class RejectionSampling(Stage):
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
 
     def check(self) -> None:
-        """Reads the prompts."""
+        """Reads the prompts, and looks for the sampling engine."""
+        self.sampler.check()
         order_prompts(self.prompts, self.prompts_per_step, seed=0)
 
     def plan(self) -> str:
@@ -129,7 +129,7 @@ class RejectionSampling(Stage):
                     seed=context.seed, stage=context.name, step=step,
                 )  # fmt: skip
             with watch("reward"):
-                rewards = self.reward.score(rollouts, RewardContext(step - 1, total, memory))
+                rewards = context.score(self.reward, rollouts, step, total, memory)
                 chosen, found = self._select(rollouts, rewards, context)
             kept += [[rollouts.prompt(index).prompt_id, rollouts.texts[index]] for index in chosen]
             columns = {**reward_columns(rewards), "kept": [index in set(chosen) for index in range(len(rollouts))]}
@@ -140,7 +140,7 @@ class RejectionSampling(Stage):
             raise context.empty("no sampled response was verified and selected, so there is nothing to hand on")
         by_id = {prompt.prompt_id: prompt for prompt in order.prompts}
         traces = [Trace(by_id[prompt_id], text) for prompt_id, text in kept]
-        return {"traces": write_traces(context.folder / "traces.jsonl", traces)}
+        return {"traces": context.write_traces(traces)}
 
     def _select(
         self, rollouts: Rollouts, rewards: RewardResult, context: StageContext

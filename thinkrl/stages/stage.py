@@ -28,7 +28,8 @@ class Stage(ABC):
 
     @abstractmethod
     def check(self) -> None:
-        """Reads the data the stage will need, so that bad data ends the run before anything loads. Raises UserError."""
+        """Reads the data and looks for the engines the stage will need, so that what is bad or missing ends the run
+        before anything loads. Raises UserError."""
 
     @abstractmethod
     def plan(self) -> str:
