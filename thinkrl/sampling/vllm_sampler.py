@@ -19,6 +19,7 @@ from thinkrl.sampling.vllm_engine import (
     check_logprobs,
     check_weights,
     engine_folder,
+    import_vllm,
     require_vllm,
     set_environment,
 )
@@ -106,21 +107,19 @@ class OpenVLLMSampler:
             self._engine = None
             gc.collect()
             if self._owns_groups and torch.distributed.is_initialized():
-                from vllm.distributed.parallel_state import destroy_distributed_environment, destroy_model_parallel
-
-                destroy_model_parallel()
-                destroy_distributed_environment()
+                groups = import_vllm("vllm.distributed.parallel_state")
+                groups.destroy_model_parallel()
+                groups.destroy_distributed_environment()
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
 
     def _generate(self, calls: Sequence[Call]) -> list[Answer]:
-        from vllm import SamplingParams
-
+        sampling_params = import_vllm("vllm").SamplingParams
         if not calls:
             return []
         outputs = self._engine.generate(
             [{"prompt_token_ids": call.prompt_ids} for call in calls],
-            [SamplingParams(**call.parameters, detokenize=bool(call.parameters["stop"])) for call in calls],
+            [sampling_params(**call.parameters, detokenize=bool(call.parameters["stop"])) for call in calls],
             use_tqdm=False,
         )
         return [_answer(output.outputs[0]) for output in outputs]
@@ -145,14 +144,11 @@ def _start(arguments: dict[str, Any]) -> Any:
     set_environment()
     # The engine runs here, so that weights need not be copied to reach it.
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
-    from vllm.platforms import current_platform
-
-    if current_platform.is_cpu():
+    platform = import_vllm("vllm.platforms").current_platform
+    if platform.is_cpu():
         # Otherwise a one-line comparison is compiled for fifteen seconds at the first token.
-        type(current_platform).simple_compile_backend = "eager"
-    from vllm import LLM
-
-    return LLM(**arguments, disable_log_stats=True)
+        type(platform).simple_compile_backend = "eager"
+    return import_vllm("vllm").LLM(**arguments, disable_log_stats=True)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Which weights does a vLLM model hold? Its fused and packed parameters, read back under the names they were sent by."""
+"""Which weights does a vLLM model hold? Fused and packed parameters, read back under the names they were sent by."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
