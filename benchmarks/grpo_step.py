@@ -83,7 +83,7 @@ def measure(case: Case, arguments: argparse.Namespace, model: Path, log: TextIO)
     ):
         rounds: list[dict[str, Any]] = []
         for number in range(steps):
-            pair = {"thinkrl": ours.call({}), "trl": trl.call({}), "load": os.getloadavg()[0]}
+            pair: dict[str, Any] = {"thinkrl": ours.call({}), "trl": trl.call({}), "load": os.getloadavg()[0]}
             for name in SAME:
                 if pair["thinkrl"][name] != pair["trl"][name]:
                     raise RuntimeError(f"the two did different work in round {number}: {name} in {pair}")

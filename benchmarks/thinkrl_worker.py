@@ -41,7 +41,8 @@ class TokenChecksum:
 
     def score(self, rollouts: Rollouts, context: RewardContext) -> Scores:
         """`checksum_reward` of every response."""
-        return Scores(np.asarray([step_work.checksum_reward(row) for row in rollouts.token_ids], dtype=np.float64))
+        values = [step_work.checksum_reward(row.tolist()) for row in rollouts.token_ids]
+        return Scores(np.asarray(values, dtype=np.float64))
 
 
 @dataclass
