@@ -1,7 +1,7 @@
 """Advantages from the rewards of a group: what a response earned beyond what its prompt usually earns."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,8 @@ class GroupAdvantage:
     its pool has nothing to be compared with, so its centred advantage is 0; so is every advantage in
     a pool of equal totals. Token rewards, where there are any, are added as return to go, uncentred.
     """
+
+    reads_tokens: ClassVar[bool] = False
 
     center: Literal["none", "mean", "leave_one_out"] = "mean"
     """Baseline that is subtracted from the total."""

@@ -2,15 +2,17 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from thinkrl.rollouts.ragged import Ragged
 from thinkrl.rollouts.store import Rollouts
 from thinkrl.sampling.sampler import SamplingSpec
+
+if TYPE_CHECKING:  # advantages are numpy alone: `thinkrl score` answers without waiting for torch
+    import torch
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,21 +62,21 @@ class LossInputs:
     response_ids: which response a token belongs to, int64 [t], values 0..s-1, each present.
     """
 
-    logprobs: torch.Tensor
-    old_logprobs: torch.Tensor
-    advantages: torch.Tensor
-    weights: torch.Tensor
-    response_ids: torch.Tensor
+    logprobs: "torch.Tensor"
+    old_logprobs: "torch.Tensor"
+    advantages: "torch.Tensor"
+    weights: "torch.Tensor"
+    response_ids: "torch.Tensor"
     response_count: int
-    reference_logprobs: torch.Tensor | None = None
-    entropies: torch.Tensor | None = None
+    reference_logprobs: "torch.Tensor | None" = None
+    entropies: "torch.Tensor | None" = None
 
 
 @dataclass(frozen=True, eq=False)
 class SumCount:
     """A sum and the count it will be divided by, once, over the whole optimizer step and all ranks."""
 
-    total: torch.Tensor
+    total: "torch.Tensor"
     count: float
 
 

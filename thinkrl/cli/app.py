@@ -7,7 +7,7 @@ import typer
 from typer.core import TyperGroup
 
 from thinkrl import __version__
-from thinkrl.cli import config, doctor, evaluate, listing, models, reproduce, run, show
+from thinkrl.cli import config, doctor, evaluate, listing, models, reproduce, run, score, show
 from thinkrl.config.component import ConfigError, UserError
 
 CONFIG_EXIT = 2
@@ -62,6 +62,7 @@ app.command("list", epilog=listing.EXAMPLES)(listing.list_kinds)
 app.command("show", epilog=show.EXAMPLES)(show.show)
 app.command("config", epilog=config.EXAMPLES)(config.config)
 app.command("evaluate", epilog=evaluate.EXAMPLES)(evaluate.evaluate)
+app.command("score", epilog=score.EXAMPLES)(score.score)
 app.command("reproduce", epilog=reproduce.EXAMPLES)(reproduce.reproduce)
 app.add_typer(models.app, name="models")
 app.command("doctor", epilog=doctor.EXAMPLES)(doctor.doctor)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
 from thinkrl.config.component import ConfigError
 from thinkrl.models.device import Device, resolve_device
@@ -59,6 +59,18 @@ class PretrainedModel:
             device=self.device,
         )
 
+    def load_tokenizer(self) -> PreTrainedTokenizerBase:
+        """The tokenizer of `source` alone; from the hub no weights are downloaded."""
+        if self.source in PACKAGED_MODELS or Path(self.source).is_dir():
+            return _tokenizer(str(self.fetch()))
+        try:
+            return _tokenizer(self.source, revision=self.revision)
+        except (OSError, ValueError) as error:
+            raise ConfigError(
+                f"cannot load the tokenizer of {self.source!r}: it is not a folder, not a packaged model, not in the"
+                f" local hub cache, and the hub gave {type(error).__name__}"
+            ) from error
+
     def fetch(self) -> Path:
         """The local folder that holds the weights, downloading or converting them when they are not here yet.
 
@@ -89,6 +101,11 @@ class PretrainedModel:
                 f"{type(error).__name__}. Fetch it once where the hub can be reached with "
                 f"`thinkrl models pull`, or set model.source to a folder or model=smollm2_135m_instruct"
             ) from error
+
+
+def _tokenizer(source: str, revision: str | None = None) -> PreTrainedTokenizerBase:
+    loaded: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source, revision=revision or "main")
+    return loaded
 
 
 def load_folder(

@@ -1,7 +1,9 @@
 """The contract of a model configuration."""
 
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
+
+from transformers import PreTrainedTokenizerBase
 
 from thinkrl.models.policy import Policy
 
@@ -14,4 +16,13 @@ class ModelSource(Protocol):
 
         `for_training` also keeps fp32 master weights. `seed` draws weights that start from scratch.
         """
+        ...
+
+
+@runtime_checkable
+class TokenizerSource(Protocol):
+    """A model configuration that also gives the model's tokenizer alone."""
+
+    def load_tokenizer(self) -> PreTrainedTokenizerBase:
+        """The tokenizer of the component's own source, without loading weights."""
         ...

@@ -97,6 +97,10 @@ class TinyModel:
             device=self.device,
         )
 
+    def load_tokenizer(self) -> PreTrainedTokenizerFast:
+        """The tokenizer alone."""
+        return tiny_tokenizer(self.tokenizer, self.added_tokens)
+
 
 def tiny_tokenizer(kind: Literal["byte", "character"], added_tokens: tuple[str, ...] = ()) -> PreTrainedTokenizerFast:
     """A tokenizer of single bytes or characters, with chat marks, padding apart from the end token, and a template.

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 
@@ -18,6 +19,8 @@ class Correctness(RewardTerm):
 
     A response without an answer is wrong. Ungradable references give NaN.
     """
+
+    reads_tokens: ClassVar[bool] = False
 
     grader: Grader
     """Compares an answer with the reference."""

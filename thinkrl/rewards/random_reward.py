@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -15,6 +16,8 @@ class RandomReward(RewardTerm):
 
     The control of "Spurious Rewards" (arXiv 2506.10947).
     """
+
+    reads_tokens: ClassVar[bool] = False
 
     probability: float = 0.5
     """Chance of a 1."""

@@ -13,8 +13,10 @@ from thinkrl.rewards.faults import score_with_faults
 from thinkrl.rewards.result import RewardResult, TermResult
 from thinkrl.rewards.schedules import Schedule
 from thinkrl.rewards.shaping import Shaping
+from thinkrl.rewards.signals import Reading, read_signals, refuse_missing
 from thinkrl.rewards.term import RewardContext, RewardTerm, Scores
 from thinkrl.rollouts.ragged import Ragged
+from thinkrl.rollouts.signals import reads_tokens
 from thinkrl.rollouts.spans import read_response, token_range
 from thinkrl.rollouts.store import Rollouts
 
@@ -106,9 +108,11 @@ class Reward:
                 self._must_exist(weighted.gate.term, f"the gate of {name!r}")
         for name in self.terms:
             self._must_not_circle(name)
+        self.signals()
 
     def score(self, rollouts: Rollouts, context: RewardContext) -> RewardResult:
-        """Scores every response with every term. Raises RewardError where a term does."""
+        """Scores every response with every term. Raises RewardError where a term does, or lacks a signal."""
+        refuse_missing(self.signals(), rollouts, context)
         scores = {
             name: score_with_faults(name, weighted.term, weighted.on_error, rollouts, self._own_context(name, context))
             for name, weighted in self.terms.items()
@@ -125,6 +129,18 @@ class Reward:
             terms=parts,
             verdicts=(scores[judge].verdicts or nothing) if judge else nothing,
             tokens=_token_totals(rollouts, parts),
+        )
+
+    def signals(self) -> dict[str, Reading]:
+        """What the terms and their shaping read of models, by name. Raises ValueError where two disagree."""
+        return read_signals({name: (weighted.term, *weighted.shaping) for name, weighted in self.terms.items()})
+
+    @property
+    def reads_tokens(self) -> bool:
+        """Whether a term, a shaping or a scope counts or locates tokens."""
+        return any(
+            weighted.scope != "response" or any(map(reads_tokens, (weighted.term, *weighted.shaping)))
+            for weighted in self.terms.values()
         )
 
     def _own_context(self, name: str, context: RewardContext) -> RewardContext:

@@ -1,7 +1,7 @@
 """Shaping: what turns a term's values into what is paid, seeing the whole batch."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,8 @@ class Shaping(Protocol):
 @dataclass(frozen=True)
 class Clip:
     """min(max(v, low), high)."""
+
+    reads_tokens: ClassVar[bool] = False
 
     low: float = -1.0
     """Least value paid."""
@@ -42,6 +44,8 @@ class GroupNormalise:
 
     The standard deviation is the population's, so that a group of one gives 0.
     """
+
+    reads_tokens: ClassVar[bool] = False
 
     epsilon: float = 1e-6
     """Added to the standard deviation."""
@@ -70,6 +74,8 @@ class GroupPassRateWeight:
     Groups that are neither always right nor always wrong weigh most; p (1 - p) is the variance of
     a pass, 1/4 at most. Responses without a number are in no group's p.
     """
+
+    reads_tokens: ClassVar[bool] = False
 
     threshold: float = 0.5
     """From which value on a response counts as passed."""

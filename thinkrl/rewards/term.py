@@ -40,7 +40,8 @@ class RewardContext:
 
     step, total_steps: position in the stage, from 0 to total_steps - 1, for schedules.
     state: the term's own memory (JSON values), kept in the run's checkpoints.
-    signals: values that models supply, by name; each is aligned with the responses.
+    signals: values that models supply, by name, one entry a response in row order, in the form that
+        `rollouts.signals.Signal` gives for its shape. A stage supplies them in a run, the file in `thinkrl score`.
     """
 
     step: int = 0
@@ -50,7 +51,12 @@ class RewardContext:
 
 
 class RewardTerm(Protocol):
-    """A frozen dataclass with one public method. It never changes itself: memory goes to `context.state`."""
+    """A frozen dataclass with one public method. It never changes itself: memory goes to `context.state`.
+
+    Beside `score` it may declare what it reads, as shaping and advantage estimators may: `signals()` gives the
+    signals (`rollouts.signals.Signal`; none, when it is not there), and `reads_tokens` is False where no token
+    is counted or located, so that texts can be scored without a tokenizer (True, when it is not there).
+    """
 
     def score(self, rollouts: Rollouts, context: RewardContext) -> Scores:
         """Scores every response, in row order. Raises to stop the run."""

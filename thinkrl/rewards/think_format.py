@@ -38,6 +38,11 @@ class ThinkAnswerFormat(RewardTerm):
             if limit is not None and limit < 1:
                 raise ValueError(f"{name} must be at least 1, got {limit}")
 
+    @property
+    def reads_tokens(self) -> bool:
+        """Whether thinking is measured in tokens."""
+        return self.max_thinking_tokens is not None
+
     def score(self, rollouts: Rollouts, context: RewardContext) -> Scores:
         """One value per response; the note names what is not in order."""
         notes = [self._fault(rollouts, row) for row in range(len(rollouts))]

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from fractions import Fraction
+from typing import ClassVar
 
 import numpy as np
 
@@ -22,6 +23,8 @@ class TrueSteps(RewardTerm):
     from `free_numbers`; so `1 + 1 = 2` as filler counts against, not for. Steps that say the same count
     once. No steps give 0, and leaving steps out pays no more than getting them wrong.
     """
+
+    reads_tokens: ClassVar[bool] = False
 
     min_steps: int = 1
     """Steps that a question needs; a thinking with fewer is scored as if the missing ones were false."""

@@ -1,0 +1,274 @@
+"""Scores given responses as a stage would: rollouts without a model, then reward and advantage."""
+
+import math
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from thinkrl.algorithms.types import Advantages
+from thinkrl.config.component import ConfigError
+from thinkrl.data.responses import GivenResponse
+from thinkrl.data.source import DataError
+from thinkrl.rewards.result import RewardResult
+from thinkrl.rewards.signals import FORMS, Reading, SignalError, missing
+from thinkrl.rewards.term import RewardContext
+from thinkrl.rollouts.ragged import Ragged, add
+from thinkrl.rollouts.signals import ROLLOUT_SIGNALS
+from thinkrl.rollouts.store import FinishReason, Group, Origin, Response, Rollouts
+from thinkrl.stages.scored_stage import REFERENCE_LOGPROBS, ScoredStage
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Number = float | None
+"""None where there is no number."""
+
+
+@dataclass(frozen=True)
+class ScoredResponse:
+    """What the reward and the advantage say of one response.
+
+    terms, contributions: raw value of each term, and what it added to the reward. weights: in force.
+    advantage: a number, or one a token where the tokens of some response differ. notes: reasons, in words.
+    """
+
+    prompt_id: str | int
+    response_id: str | int
+    verdict: str | None
+    terms: dict[str, Number]
+    weights: dict[str, float]
+    contributions: dict[str, Number]
+    reward: Number
+    advantage: Number | list[Number]
+    notes: list[str]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The scores of a file, in its order, with the metrics of reward and advantage."""
+
+    responses: list[ScoredResponse]
+    metrics: dict[str, float]
+
+
+def score_responses(
+    stage: ScoredStage,
+    given: Sequence[GivenResponse],
+    *,
+    step: int,
+    total_steps: int,
+    state: MutableMapping[str, Any],
+    tokenizer: "Callable[[], PreTrainedTokenizerBase]",
+) -> Scored:
+    """Scores `given` as the stage does at `step` of 1..total_steps; `state` is read and changed.
+
+    tokenizer: called when a number of tokens is read that the file does not give.
+    Raises UserError for signals that are missing or do not fit, and for what a term or the estimator refuses.
+    """
+    readings = stage.signals()
+    for one in given:
+        for reading in readings.values():
+            if reading.signal.name not in one.signals:
+                raise missing(reading, one.response_id, one.where)
+    rollouts, notes = make_rollouts(given, readings, tokenizer if stage.reads_tokens else None)
+    columns = {
+        name: _column(name, readings, given, rollouts) for name in dict.fromkeys(n for g in given for n in g.signals)
+    }
+    signals = {name: column for name, column in columns.items() if name not in ROLLOUT_SIGNALS}
+    rewards = stage.reward.score(rollouts, RewardContext(step - 1, total_steps, state, signals))
+    advantages = _advantages(stage, rollouts, rewards, signals)
+    shown = _shown_advantages(advantages, len(given))
+    metrics = {**rewards.metrics(), **(advantages.metrics if advantages else {})}
+    alone = _alone(rollouts, rewards) if advantages else set()
+    return Scored(
+        [
+            ScoredResponse(
+                prompt_id=one.given_ids[0],
+                response_id=one.given_ids[1],
+                verdict=verdict.value if (verdict := rewards.verdicts[row]) else None,
+                terms={name: _number(part.values[row]) for name, part in rewards.terms.items()},
+                weights={name: part.weight for name, part in rewards.terms.items()},
+                contributions={name: _number(part.contributions[row]) for name, part in rewards.terms.items()},
+                reward=_number(rewards.totals[row]),
+                advantage=shown[row],
+                notes=[*notes[row], *_notes(rewards, row, row in alone, shown[row])],
+            )
+            for row, one in enumerate(given)
+        ],
+        metrics,
+    )
+
+
+def make_rollouts(
+    given: Sequence[GivenResponse],
+    readings: Mapping[str, Reading],
+    tokenizer: "Callable[[], PreTrainedTokenizerBase] | None",
+) -> tuple[Rollouts, list[list[str]]]:
+    """Rollouts in the file's order, one group a prompt, and notes on what was counted.
+
+    Tokens have no ids here. Where their number is given, by `token_count` or by a signal for each token, they
+    are spread evenly over the text; else `tokenizer` splits the text, and a stop token is added to a finished
+    response, as in a run. Without a tokenizer a response is one token.
+    """
+    responses: list[Response] = []
+    notes: list[list[str]] = []
+    opened: list[PreTrainedTokenizerBase] = []
+    for one in given:
+        count, note = _given_count(one, readings), []
+        if count is not None or tokenizer is None:
+            count = 1 if count is None else count
+            ends = (np.arange(1, count + 1, dtype=np.int64) * len(one.text)) // max(count, 1)
+        else:
+            if not opened:
+                opened.append(_open(tokenizer, one))
+            ends = _split(opened[0], one)
+            count = len(ends)
+            note = [f"{count} tokens, counted with the recipe's tokenizer"]
+        responses.append(_response(one, count, ends.astype(np.int32), readings))
+        notes.append(note)
+    prompts = {one.prompt.prompt_id: one.prompt for one in given}
+    groups = [Group(name, prompt, np.zeros(0, dtype=np.int32)) for name, prompt in prompts.items()]
+    return Rollouts.from_responses(groups, responses), notes
+
+
+def _open(tokenizer: "Callable[[], PreTrainedTokenizerBase]", one: GivenResponse) -> "PreTrainedTokenizerBase":
+    try:
+        return tokenizer()
+    except ConfigError as error:
+        raise ConfigError(
+            f"{one.where}: the reward or the advantage reads the number of tokens, which this line does not give, and"
+            f" they cannot be counted: {error}\n  give each response its token_count"
+        ) from error
+
+
+def _split(tokenizer: "PreTrainedTokenizerBase", one: GivenResponse) -> NDArray[np.int64]:
+    """Where each token ends in the text, in characters, with a stop token after a finished response."""
+    offsets = tokenizer(one.text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+    ends = [end for _, end in offsets] + [len(one.text)] * (one.finish_reason is FinishReason.STOP)
+    return np.maximum.accumulate(np.asarray(ends, dtype=np.int64)) if ends else np.zeros(0, dtype=np.int64)
+
+
+def _given_count(one: GivenResponse, readings: Mapping[str, Reading]) -> int | None:
+    """The number of tokens that the line gives. Raises SignalError where it gives two."""
+    counts = {} if one.token_count is None else {"token_count": one.token_count}
+    for name in one.signals:
+        shape = (
+            readings[name].signal.shape
+            if name in readings
+            else ROLLOUT_SIGNALS[name].shape
+            if name in ROLLOUT_SIGNALS
+            else ""
+        )
+        if shape == "token" and one.signals[name] is not None:
+            counts[f"the signal {name!r}"] = len(_numbers(one, name, one.signals[name], "token"))
+    if len(set(counts.values())) > 1:
+        said = ", ".join(f"{count} by {name}" for name, count in counts.items())
+        raise SignalError(f"{one.where}: response {one.response_id!r} has {said} tokens; these must be equal")
+    return next(iter(counts.values()), None)
+
+
+def _response(one: GivenResponse, count: int, ends: NDArray[np.int32], readings: Mapping[str, Reading]) -> Response:
+    blank = np.full(count, np.nan, dtype=np.float32)
+    filled = {
+        name: np.asarray(_numbers(one, name, one.signals[name], "token"), dtype=np.float32)
+        for name in ROLLOUT_SIGNALS
+        if one.signals.get(name) is not None
+    }
+    return Response(
+        response_id=one.response_id,
+        group_id=one.prompt.prompt_id,
+        text=one.text,
+        finish_reason=one.finish_reason,
+        token_ids=np.zeros(count, dtype=np.int32),
+        origins=np.full(count, Origin.SAMPLED, dtype=np.uint8),
+        logprobs=filled.get("logprobs", blank),
+        entropies=filled.get("entropies", blank),
+        versions=np.zeros(count, dtype=np.int32),
+        char_ends=ends,
+    )
+
+
+def _column(name: str, readings: Mapping[str, Reading], given: Sequence[GivenResponse], rollouts: Rollouts) -> Any:
+    """One signal of all responses, in the form that its shape has in a run; as JSON where nothing declares it."""
+    values = [one.signals.get(name) for one in given]
+    shape = readings[name].signal.shape if name in readings else "json"
+    if shape == "json":
+        return values
+    if shape == "number":
+        return np.asarray([_numbers(one, name, [v], shape)[0] for one, v in zip(given, values, strict=True)])
+    rows = [
+        [] if value is None else _numbers(one, name, value, shape) for one, value in zip(given, values, strict=True)
+    ]
+    if shape == "token":
+        lengths = rollouts.token_ids.lengths
+        rows = [
+            row if given[i].signals[name] is not None else [math.nan] * int(lengths[i]) for i, row in enumerate(rows)
+        ]
+    return Ragged.from_rows(rows, np.float64)
+
+
+def _numbers(one: GivenResponse, name: str, value: Any, shape: str) -> list[float]:
+    """A list of numbers, NaN for null. Raises SignalError for anything else."""
+    if not isinstance(value, list) or any(isinstance(v, bool) or not isinstance(v, int | float | None) for v in value):
+        shown = value[0] if shape == "number" else value
+        raise SignalError(
+            f"{one.where}: the signal {name!r} of response {one.response_id!r} must be {FORMS[shape]}, or null,"
+            f" got a {type(shown).__name__}"
+        )
+    try:
+        return [math.nan if v is None else float(v) for v in value]
+    except OverflowError as error:
+        raise SignalError(f"{one.where}: the signal {name!r} holds a number that is too large") from error
+
+
+def _advantages(
+    stage: ScoredStage, rollouts: Rollouts, rewards: RewardResult, signals: Mapping[str, Any]
+) -> Advantages | None:
+    if stage.estimator is None:
+        return None
+    token_rewards = rewards.tokens
+    if stage.kl_reward is not None:
+        reference = signals[REFERENCE_LOGPROBS.name]
+        token_rewards = add(token_rewards, stage.kl_reward.token_rewards(rollouts, rollouts.logprobs, reference))
+    try:
+        return stage.estimator.advantages(rewards.totals, rollouts, token_rewards)
+    except ValueError as error:
+        raise DataError(f"stage {stage.name!r} cannot make advantages of these rewards: {error}") from error
+
+
+def _shown_advantages(advantages: Advantages | None, n: int) -> Sequence[Number | list[Number]]:
+    """One number a response, or one a token for all where the tokens of some response differ."""
+    if advantages is None:
+        return [None] * n
+    rows = [row if kept else row[:0] for row, kept in zip(advantages.values, advantages.kept, strict=True)]
+    if all(len(row) == 0 or np.all(row == row[0]) for row in rows):
+        return [_number(row[0]) if len(row) else None for row in rows]
+    return [[_number(value) for value in row] if len(row) else None for row in rows]
+
+
+def _alone(rollouts: Rollouts, rewards: RewardResult) -> set[int]:
+    """Rows whose group holds no other response with a reward."""
+    kept = [[int(row) for row in rows if rewards.kept[row]] for rows in rollouts.rows_by_group().values()]
+    return {rows[0] for rows in kept if len(rows) == 1}
+
+
+def _notes(rewards: RewardResult, row: int, alone: bool, advantage: Number | list[Number]) -> list[str]:
+    notes = []
+    for name, part in rewards.terms.items():
+        if part.notes and part.notes[row]:
+            notes.append(f"{name}: {part.notes[row]}")
+        if not part.opened[row]:
+            notes.append(f"{name}: not counted, its gate is closed")
+    if math.isnan(rewards.totals[row]):
+        without = [name for name, part in rewards.terms.items() if math.isnan(part.contributions[row])]
+        notes.append(f"no reward: {' and '.join(without)} gave no number")
+    elif alone and advantage == 0:
+        notes.append("no other response to this prompt has a reward: the advantage is 0")
+    return notes
+
+
+def _number(value: Any) -> Number:
+    return float(value) if math.isfinite(value) else None
