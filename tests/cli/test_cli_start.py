@@ -10,7 +10,7 @@ from thinkrl import __version__
 from thinkrl.cli.app import app
 
 HEAVY = ("torch", "transformers", "hydra", "omegaconf", "datasets", "wandb", "numpy")
-COMMANDS = ("run", "list", "show", "config", "evaluate", "models", "doctor")
+COMMANDS = ("run", "plan", "list", "show", "config", "evaluate", "models", "doctor")
 
 
 def invoke(*arguments: str) -> tuple[int, str]:

@@ -25,6 +25,7 @@ BELOW = {
 }
 BELOW["reproduction"] = {"benchmarks", "tracking", "rollouts", "config"}
 BELOW["stages"] = {*BELOW, "tracking"}
+BELOW["planning"] = {"stages", *BELOW["stages"]}
 BELOW["cli"] = {*BELOW}
 
 

@@ -7,7 +7,7 @@ import typer
 from typer.core import TyperGroup
 
 from thinkrl import __version__
-from thinkrl.cli import config, doctor, evaluate, listing, models, reproduce, run, score, show
+from thinkrl.cli import config, doctor, evaluate, listing, models, plan, reproduce, run, score, show
 from thinkrl.config.component import ConfigError, UserError
 
 CONFIG_EXIT = 2
@@ -58,6 +58,7 @@ def _options(
 
 
 app.command("run", epilog=run.EXAMPLES)(run.run)
+app.command("plan", epilog=plan.EXAMPLES)(plan.plan)
 app.command("list", epilog=listing.EXAMPLES)(listing.list_kinds)
 app.command("show", epilog=show.EXAMPLES)(show.show)
 app.command("config", epilog=config.EXAMPLES)(config.config)

@@ -1,0 +1,1 @@
+"""What a recipe will need: memory by part and time by part, from its configuration alone."""
