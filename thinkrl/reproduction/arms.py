@@ -48,15 +48,18 @@ def run_all(runs: Sequence[ArmRun], recipe: str, recipes_dirs: Sequence[Path], j
     two jobs reach one at the same time. Raises UserError naming the runs that failed, after the others
     have ended, with the end of their output.
     """
+    environment = _environment(jobs)
     with ThreadPoolExecutor(max_workers=jobs) as pool:
-        failures = list(pool.map(lambda run: _run(run, recipe, recipes_dirs, report), runs))
+        failures = list(pool.map(lambda run: _run(run, recipe, recipes_dirs, environment, report), runs))
     failed = {run: tail for run, tail in zip(runs, failures, strict=True) if tail is not None}
     if failed:
         told = "\n".join(f"{run}:\n{tail}" for run, tail in failed.items())
         raise UserError(f"{len(failed)} of {len(runs)} runs failed; the same command goes on with the others.\n{told}")
 
 
-def _run(run: ArmRun, recipe: str, recipes_dirs: Sequence[Path], report: Report) -> str | None:
+def _run(
+    run: ArmRun, recipe: str, recipes_dirs: Sequence[Path], environment: Mapping[str, str], report: Report
+) -> str | None:
     """Runs one; None, or the end of its output when it failed."""
     command = [sys.executable, "-m", "thinkrl", "run", recipe, *run.overrides, "--dir", str(run.directory)]
     for folder in recipes_dirs:
@@ -66,19 +69,21 @@ def _run(run: ArmRun, recipe: str, recipes_dirs: Sequence[Path], report: Report)
     started = time.monotonic()
     report(f"{run}: started, output in {log}")
     with log.open("ab") as output:
-        code = subprocess.run(
-            command, stdout=output, stderr=subprocess.STDOUT, env=_environment(), check=False
-        ).returncode
-    if code:
-        report(f"{run}: failed with exit code {code}")
+        done = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, env=environment, check=False)
+    if done.returncode:
+        report(f"{run}: failed with exit code {done.returncode}")
         return _tail(log)
     report(f"{run}: finished after {time.monotonic() - started:.0f} s")
     return None
 
 
-def _environment() -> Mapping[str, str]:
-    """The caller's, with the width of a log file."""
-    return {**os.environ, "COLUMNS": "120"}
+def _environment(jobs: int) -> Mapping[str, str]:
+    """The caller's, with the width of a log file, and processors shared out: jobs that all want every core wait
+    for one another instead of computing."""
+    environment = {**os.environ, "COLUMNS": "120"}
+    if jobs > 1 and "OMP_NUM_THREADS" not in environment:
+        environment["OMP_NUM_THREADS"] = str(max(1, len(os.sched_getaffinity(0)) // jobs))
+    return environment
 
 
 def _tail(log: Path) -> str:
