@@ -132,7 +132,7 @@ def _memory(shown: "StagePlan") -> "Table":
     memory = shown.memory
     table = Table(box=None, pad_edge=False, title=f"\nmemory of {shown.name} at its peak ({PHASES[memory.phase]})",
                   title_justify="left")  # fmt: skip
-    table.add_column("part")
+    table.add_column("part", no_wrap=True)
     table.add_column("", justify="right", no_wrap=True)
     table.add_column("", style="dim")
     for part in memory.at_peak:
@@ -150,7 +150,7 @@ def _time(shown: "StagePlan") -> "Table":
 
     time = shown.time
     table = Table(box=None, pad_edge=False, title=f"\ntime of a step of {shown.name}", title_justify="left")
-    table.add_column("part")
+    table.add_column("part", no_wrap=True)
     table.add_column("", justify="right", no_wrap=True)
     table.add_column("", style="dim")
     tokens = {

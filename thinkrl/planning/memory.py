@@ -119,8 +119,8 @@ def layer_activations(shape: ModelShape, size: int) -> int:
 
 
 def activations(shape: ModelShape, size: int, tokens: int, *, checkpointing: bool) -> int:
-    """Bytes of a micro-batch's forward pass that wait for the backward pass; with checkpointing the layers' inputs,
-    and all of the one layer that runs again."""
+    """Bytes of a micro-batch's forward pass that wait for the backward pass: the layers, the last norm, and the states
+    that logits are made from; with checkpointing the layers' inputs, and all of the one layer that runs again."""
     ends = FLOAT32 * (shape.hidden + 1) + 2 * size * shape.hidden
     layer = layer_activations(shape, size)
     layers = shape.layers * size * shape.hidden + layer if checkpointing else shape.layers * layer

@@ -62,12 +62,8 @@ class Plan:
         """All of it as JSON values; bytes and seconds."""
         return {
             "recipe": self.recipe,
-            "model": {
-                "name": self.model,
-                "dtype": self.dtype,
-                "parameters": self.shape.parameters,
-                **asdict(self.shape),
-            },
+            "model": {"name": self.model, "dtype": self.dtype, **asdict(self.shape)},
+            "parameters": self.shape.parameters,
             "hardware": asdict(self.hardware),
             "margin": self.margin,
             "peak_bytes": self.largest.memory.peak,
@@ -146,7 +142,7 @@ def what_would_fit(setting: Setting) -> tuple[str, ...]:
     """Configuration changes that make the stage fit, the fewest found; empty when none of those known does.
 
     Changes are tried in order of what they cost, one added to the others until the stage fits; then those that
-    turn out not to be needed are dropped.
+    turn out not to be needed are dropped, the dearest first.
     """
     taken: list[tuple[str, Change]] = []
     for change in _changes(setting):
@@ -155,7 +151,7 @@ def what_would_fit(setting: Setting) -> tuple[str, ...]:
             break
     else:
         return ()
-    for change in list(taken[:-1]):
+    for change in reversed(taken[:-1]):
         fewer = [other for other in taken if other is not change]
         if fits(_changed(setting, fewer)):
             taken = fewer
