@@ -167,7 +167,9 @@ def _trained(setting: Setting, learner: LearnerSettings) -> list[Part]:
     shards, on_host = learner.shards, learner.offload and setting.hardware.gpu
     partitioned = shards if learner.zero_stage >= 2 else 1
     masters = 0 if setting.compute_bytes == FLOAT32 and shards == 1 else count * FLOAT32 // shards
-    copied = count * (FLOAT32 + learner.moment_bytes) // shards
+    every = setting.work.checkpoint_every
+    saves = every is not None and every < setting.work.steps  # the last step needs none
+    copied = count * (FLOAT32 + learner.moment_bytes) // shards if saves else 0
     found = [
         Part("float32 weights", masters, host=on_host),
         Part("gradient sums", count * FLOAT32 // partitioned, note="float32", host=on_host),
