@@ -145,7 +145,7 @@ def main() -> None:
     parser.add_argument("--cases", default=",".join(CASES))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--trl-settings", default="auto", help="auto, or such as bfloat16:32")
-    parser.add_argument("--trl-most-tokens", type=int, default=10_000, help="tokens of its largest micro-batch tried")
+    parser.add_argument("--trl-most-tokens", type=int, default=5_000, help="of a micro-batch; 4096 take it 10 GB")
     parser.add_argument("--output", type=Path, default=RESULT)
     arguments = parser.parse_args()
     model = PretrainedModel(arguments.model).fetch().resolve()
