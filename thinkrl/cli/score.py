@@ -46,7 +46,7 @@ def score(
     step: Annotated[int, typer.Option("--step", min=1, help="Step of the stage, from 1, that schedules stand at.")] = 1,
     total_steps: Annotated[
         int | None,
-        typer.Option("--total-steps", min=1, help="Steps of the stage; the last is --step N = --total-steps N."),
+        typer.Option("--total-steps", min=1, help="Steps of the stage, by default its own; the last is --step N."),
     ] = None,
     state: Annotated[
         Path | None,
@@ -76,9 +76,12 @@ def score(
     from thinkrl.stages.scored_stage import load_tokenizer, stage_steps
     from thinkrl.stages.scoring import score_responses
 
-    total = total_steps or stage_steps(composed, chosen.name) or 1
+    known = total_steps or stage_steps(composed, chosen.name)
+    if known is None and step > 1:
+        raise ConfigError(f"--step {step} needs --total-steps: how many stage {chosen.name} has depends on its data")
+    total = known or 1
     if step > total:
-        advice = "" if total_steps else f"; stage {chosen.name} has {total}: give --total-steps"
+        advice = "" if total_steps else f"; stage {chosen.name} has {total}, so give --total-steps"
         raise ConfigError(f"--step must be at most --total-steps, got {step} of {total}{advice}")
     given = read_responses(Path(file))
     _warn(given, chosen)
@@ -129,9 +132,8 @@ def _warn(given: "Sequence[GivenResponse]", stage: "ScoredStage") -> None:
 
     known = stage.signals()
     for name in sorted({name for one in given for name in one.signals} - known.keys() - ROLLOUT_SIGNALS.keys()):
-        typer.echo(
-            f"warning: no part of stage {stage.name} declares the signal {name!r}; {suggestion(name, known)}", err=True
-        )
+        hint = suggestion(name, known) if known else "it reads none"
+        typer.echo(f"warning: no part of stage {stage.name} declares the signal {name!r}; {hint}", err=True)
     without = {one.prompt.prompt_id for one in given if not one.prompt.messages}
     if without:
         count = f"{len(without)} prompt{'s' * (len(without) > 1)} of {len({one.prompt.prompt_id for one in given})}"

@@ -118,10 +118,11 @@ def _verdict(response: ScoredResponse) -> Text:
 
 
 def _advantage(value: Number | list[Number]) -> str:
+    """A number, or the range of those of the tokens."""
     if not isinstance(value, list):
         return _shown(value)
     known = [number for number in value if number is not None]
-    return f"{min(known):.3g} to {max(known):.3g} ({len(value)})" if known else _NONE
+    return f"{min(known):.3g}..{max(known):.3g}" if known else _NONE
 
 
 def _shown(value: Number) -> str:

@@ -123,7 +123,7 @@ def _objects(data: bytes, name: str) -> Iterator[tuple[str, dict[str, Any]]]:
         except ValueError as error:
             raise DataError(f"{where}: {error}") from error
         if not isinstance(value, dict):
-            raise DataError(f"{where}: must be an object with prompt_id and response, got a {_json_type(value)}")
+            raise DataError(f"{where}: must be an object with prompt_id and response, got a {json_type(value)}")
         yield where, value
 
 
@@ -229,11 +229,12 @@ def _canonical(value: Any) -> str:
     return json.dumps(value, sort_keys=True)
 
 
-def _json_type(value: Any) -> str:
+def json_type(value: Any) -> str:
+    """What JSON calls a value."""
     names = {dict: "object", list: "list", str: "text", bool: "truth value", int: "number", float: "number"}
     return names.get(type(value), "null")
 
 
 def _shown(value: Any) -> str:
     text = json.dumps(value)
-    return text if len(text) <= 60 else f"{text[:50]}... (a {_json_type(value)})"
+    return text if len(text) <= 60 else f"{text[:50]}... (a {json_type(value)})"

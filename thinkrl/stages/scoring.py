@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from thinkrl.algorithms.types import Advantages
 from thinkrl.config.component import ConfigError
-from thinkrl.data.responses import GivenResponse
+from thinkrl.data.responses import GivenResponse, json_type
 from thinkrl.data.source import DataError
 from thinkrl.rewards.result import RewardResult
 from thinkrl.rewards.signals import FORMS, Reading, SignalError, missing
@@ -78,8 +78,11 @@ def score_responses(
         name: _column(name, readings, given, rollouts) for name in dict.fromkeys(n for g in given for n in g.signals)
     }
     signals = {name: column for name, column in columns.items() if name not in ROLLOUT_SIGNALS}
-    rewards = stage.reward.score(rollouts, RewardContext(step - 1, total_steps, state, signals))
-    advantages = _advantages(stage, rollouts, rewards, signals)
+    try:
+        rewards = stage.reward.score(rollouts, RewardContext(step - 1, total_steps, state, signals))
+        advantages = _advantages(stage, rollouts, rewards, signals)
+    except ValueError as error:  # a reward or an estimator refuses what it got; what terms raise is a RewardError
+        raise DataError(f"stage {stage.name!r} cannot score these responses: {error}") from error
     shown = _shown_advantages(advantages, len(given))
     metrics = {**rewards.metrics(), **(advantages.metrics if advantages else {})}
     alone = _alone(rollouts, rewards) if advantages else set()
@@ -166,7 +169,7 @@ def _given_count(one: GivenResponse, readings: Mapping[str, Reading]) -> int | N
             counts[f"the signal {name!r}"] = len(_numbers(one, name, one.signals[name], "token"))
     if len(set(counts.values())) > 1:
         said = ", ".join(f"{count} by {name}" for name, count in counts.items())
-        raise SignalError(f"{one.where}: response {one.response_id!r} has {said} tokens; these must be equal")
+        raise SignalError(f"{one.where}: response {one.response_id!r} has numbers of tokens that differ: {said}")
     return next(iter(counts.values()), None)
 
 
@@ -216,7 +219,7 @@ def _numbers(one: GivenResponse, name: str, value: Any, shape: str) -> list[floa
         shown = value[0] if shape == "number" else value
         raise SignalError(
             f"{one.where}: the signal {name!r} of response {one.response_id!r} must be {FORMS[shape]}, or null,"
-            f" got a {type(shown).__name__}"
+            f" got a {json_type(shown)}"
         )
     try:
         return [math.nan if v is None else float(v) for v in value]
@@ -233,10 +236,7 @@ def _advantages(
     if stage.kl_reward is not None:
         reference = signals[REFERENCE_LOGPROBS.name]
         token_rewards = add(token_rewards, stage.kl_reward.token_rewards(rollouts, rollouts.logprobs, reference))
-    try:
-        return stage.estimator.advantages(rewards.totals, rollouts, token_rewards)
-    except ValueError as error:
-        raise DataError(f"stage {stage.name!r} cannot make advantages of these rewards: {error}") from error
+    return stage.estimator.advantages(rewards.totals, rollouts, token_rewards)
 
 
 def _shown_advantages(advantages: Advantages | None, n: int) -> Sequence[Number | list[Number]]:
@@ -262,6 +262,9 @@ def _notes(rewards: RewardResult, row: int, alone: bool, advantage: Number | lis
             notes.append(f"{name}: {part.notes[row]}")
         if not part.opened[row]:
             notes.append(f"{name}: not counted, its gate is closed")
+        if part.tokens is not None:
+            paid = float(np.sum(part.tokens[row]))
+            notes.append(f"{name}: pays {paid:.4g} in all to tokens, beside the reward of the response")
     if math.isnan(rewards.totals[row]):
         without = [name for name, part in rewards.terms.items() if math.isnan(part.contributions[row])]
         notes.append(f"no reward: {' and '.join(without)} gave no number")
@@ -271,4 +274,4 @@ def _notes(rewards: RewardResult, row: int, alone: bool, advantage: Number | lis
 
 
 def _number(value: Any) -> Number:
-    return float(value) if math.isfinite(value) else None
+    return float(value) + 0.0 if math.isfinite(value) else None  # + 0.0: a weighted zero is no -0.0
