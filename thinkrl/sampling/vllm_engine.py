@@ -17,7 +17,8 @@ import torch
 
 from thinkrl.config.component import UserError
 from thinkrl.models.policy import Policy
-from thinkrl.sampling.sampler import Sampler, SampleRequest, SamplingSpec
+from thinkrl.sampling.sampler import SampleRequest, SamplingSpec
+from thinkrl.sampling.vllm_requests import Generate, VLLMRequests
 
 WORKER_EXTENSION = "thinkrl.sampling.vllm_worker.WeightReceiver"
 LOGPROBS_MODE = "processed_logprobs"
@@ -90,6 +91,9 @@ class VLLMEngine:
         }
         if on_gpu:
             found["gpu_memory_utilization"] = self.memory_fraction
+        else:
+            # Shared beginnings count in whole blocks, and the default of 128 is longer than many prompts.
+            found["block_size"] = 32
         if cache is not None:
             found["kv_cache_memory_bytes"] = int(cache * _GIB)
         return found
@@ -157,14 +161,15 @@ def check_weights(name: str, sent: str, report: dict[str, Any], version: int) ->
         )
 
 
-def check_logprobs(name: str, sampler: Sampler, policy: Policy, bound: float) -> float:
+def check_logprobs(name: str, generate: Generate, policy: Policy, bound: float) -> float:
     """Samples a few tokens from a fixed prompt and scores them with the policy itself.
 
     Returns the largest difference in log-probability, in nats; raises RuntimeError when it is above `bound`.
     """
     vocabulary = int(policy.module.config.vocab_size)
     prompt = (np.arange(1, 9, dtype=np.int32) * 7919) % vocabulary
-    ((sample,),) = sampler.sample([SampleRequest(prompt, (_PROBE_KEY,))], _PROBE_SPEC)
+    requests = VLLMRequests(policy, len(prompt) + _PROBE_SPEC.max_new_tokens)
+    ((sample,),) = requests.sample(generate, [SampleRequest(prompt, (_PROBE_KEY,))], _PROBE_SPEC, version=0)
     policy.refresh_module()
     ids = torch.from_numpy(np.concatenate([prompt, sample.token_ids]).astype(np.int64)).to(policy.device)
     with torch.no_grad():

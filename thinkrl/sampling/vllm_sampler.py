@@ -95,7 +95,7 @@ class OpenVLLMSampler:
             raise RuntimeError(f"{_NAME} did not drop its prefix cache")
         check_weights(_NAME, sent, report, version)
         self._version = version
-        check_logprobs(_NAME, self, self._policy, self._config.bound(self._policy))
+        check_logprobs(_NAME, self._generate, self._policy, self._config.bound(self._policy))
         return str(report["checksum"])
 
     def close(self) -> None:
@@ -153,9 +153,11 @@ def _start(arguments: dict[str, Any]) -> Any:
 
 @contextmanager
 def _visiting() -> Iterator[None]:
-    """Puts back what an engine changes in the process it runs in: random states and the number of threads."""
+    """Puts back what an engine changes in the process it runs in: random states, the number of threads, and what the
+    garbage collector leaves alone. vLLM collects several times; what was there before it need not be searched."""
     set_threads, threads = torch.set_num_threads, torch.get_num_threads()
     hook = sys.excepthook
+    gc.freeze()
     try:
         with torch.random.fork_rng():
             yield
@@ -163,3 +165,4 @@ def _visiting() -> Iterator[None]:
         torch.set_num_threads = set_threads
         torch.set_num_threads(threads)
         sys.excepthook = hook
+        gc.unfreeze()
