@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from thinkrl.config.build import build
 from thinkrl.grading.verdict import Verdict
 from thinkrl.rewards.faults import RewardError
-from thinkrl.rewards.reward import Gate, Reward, WeightedTerm
+from thinkrl.rewards.gate import Gate
+from thinkrl.rewards.reward import Reward, WeightedTerm
 from thinkrl.rewards.schedules import Constant, Cosine, Linear, Schedule, Stairs
 from thinkrl.rewards.shaping import Clip, GroupNormalise, GroupPassRateWeight, LengthBudget
 from thinkrl.rewards.term import RewardContext, RewardTerm, Scores

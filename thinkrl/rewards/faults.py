@@ -61,7 +61,7 @@ def _faults_by_row(
     faults: dict[int, Exception] = {}
     for row in range(len(rollouts)):
         rows = np.asarray([row], dtype=np.int64)
-        alone = replace(context, state=copy.deepcopy(dict(state)), signals=_take(context.signals, rows))
+        alone = replace(_of_rows(context, rows), state=copy.deepcopy(dict(state)))
         try:
             term.score(rollouts.select(rows), alone)
         except Exception as error:
@@ -85,7 +85,7 @@ def _without(
     has_tokens, judges = False, not len(rest)
     if len(rest):
         part = rollouts.select(rest)
-        inner = replace(context, signals=_take(context.signals, rest))
+        inner = _of_rows(context, rest)
         scores = _checked(name, term.score(part, inner), part)
         values[rest] = scores.values
         has_tokens, judges = scores.tokens is not None, bool(scores.verdicts)
@@ -100,6 +100,12 @@ def _without(
         notes=tuple(notes),
         tokens=Ragged.from_rows(tokens, np.float64) if has_tokens else None,
     )
+
+
+def _of_rows(context: RewardContext, rows: NDArray[np.int64]) -> RewardContext:
+    """The context of the named responses."""
+    scores = {name: read.take(rows) for name, read in context.scores.items()}
+    return replace(context, signals=_take(context.signals, rows), scores=scores)
 
 
 def _take(signals: Mapping[str, Any], rows: NDArray[np.int64]) -> dict[str, Any]:

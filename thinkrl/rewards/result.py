@@ -18,7 +18,7 @@ class TermResult:
     weight: in force at this step. opened: where the gate was open, [n].
     contributions: what was added to the totals, [n]; NaN where the term excludes the response,
         0 where it does not count or pays tokens instead.
-    tokens: what was added to the token totals, or None.
+    tokens: what was added to the token totals, or None. metrics: the term's own columns of the metrics log.
     """
 
     values: NDArray[np.float64]
@@ -29,6 +29,7 @@ class TermResult:
     verdicts: tuple[Verdict | None, ...] = ()
     notes: tuple[str, ...] = ()
     tokens: Ragged | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +72,7 @@ class RewardResult:
                 f"reward/{name}/gate_open_rate": float(np.mean(part.opened)) if len(part.opened) else float("nan"),
                 f"reward/{name}/firing_rate": float(np.mean(fired)) if len(fired) else float("nan"),
                 f"reward/{name}/missing_rate": float(np.mean(np.isnan(part.values))) if len(fired) else float("nan"),
+                **{f"reward/{name}/{key}": value for key, value in part.metrics.items()},
             }
         return row
 

@@ -10,48 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thinkrl.rewards.faults import score_with_faults
+from thinkrl.rewards.gate import Gate
 from thinkrl.rewards.result import RewardResult, TermResult
 from thinkrl.rewards.schedules import Schedule
 from thinkrl.rewards.shaping import Shaping
 from thinkrl.rewards.signals import Reading, read_signals, refuse_missing
-from thinkrl.rewards.term import RewardContext, RewardTerm, Scores
+from thinkrl.rewards.term import RewardContext, RewardTerm, Scores, terms_read
 from thinkrl.rollouts.ragged import Ragged
 from thinkrl.rollouts.signals import reads_tokens
 from thinkrl.rollouts.spans import read_response, token_range
 from thinkrl.rollouts.store import Rollouts
-
-
-@dataclass(frozen=True)
-class Gate:
-    """Opens a term where another term's raw value or verdict meets every condition given.
-
-    No number meets no bound. A term whose own gate is closed opens nothing.
-    """
-
-    term: str
-    """Name of the term that is read."""
-    at_least: float | None = None
-    """Least raw value that opens."""
-    at_most: float | None = None
-    """Greatest raw value that opens."""
-    verdict: Literal["correct", "wrong", "ungradable", "timeout"] | None = None
-    """Verdict that opens."""
-
-    def __post_init__(self) -> None:
-        if self.at_least is None and self.at_most is None and self.verdict is None:
-            raise ValueError("a gate must have at_least, at_most or verdict, got none")
-
-    def open(self, scores: Scores) -> NDArray[np.bool_]:
-        """Which responses pass, [n], by the scores of the term that is read."""
-        passed = np.ones(len(scores.values), dtype=np.bool_)
-        if self.at_least is not None:
-            passed &= scores.values >= self.at_least
-        if self.at_most is not None:
-            passed &= scores.values <= self.at_most
-        if self.verdict is not None:
-            verdicts = scores.verdicts or (None,) * len(passed)
-            passed &= np.asarray([verdict == self.verdict for verdict in verdicts], dtype=np.bool_)
-        return passed
 
 
 @dataclass(frozen=True)
@@ -106,20 +74,23 @@ class Reward:
         for name, weighted in self.terms.items():
             if weighted.gate is not None:
                 self._must_exist(weighted.gate.term, f"the gate of {name!r}")
+            for read in self._reads(name):
+                self._must_exist(read, f"the term {name!r}")
         for name in self.terms:
             self._must_not_circle(name)
+        self._in_reading_order()
         self.signals()
 
     def score(self, rollouts: Rollouts, context: RewardContext) -> RewardResult:
         """Scores every response with every term. Raises RewardError where a term does, or lacks a signal."""
         refuse_missing(self.signals(), rollouts, context)
-        scores = {
-            name: score_with_faults(name, weighted.term, weighted.on_error, rollouts, self._own_context(name, context))
-            for name, weighted in self.terms.items()
-        }
-        opened = {name: self._opened(name, scores) for name in self.terms}
+        scores: dict[str, Scores] = {}
+        for name in self._in_reading_order():
+            weighted, own = self.terms[name], self._own_context(name, context, scores)
+            scores[name] = score_with_faults(name, weighted.term, weighted.on_error, rollouts, own)
+        opened = {name: self._opened(name, scores, rollouts) for name in self.terms}
         parts = {
-            name: self._part(name, scores[name], opened[name], rollouts, self._own_context(name, context))
+            name: self._part(name, scores[name], opened[name], rollouts, self._own_context(name, context, scores))
             for name in self.terms
         }
         judge = self.verdict_from or next((name for name in self.terms if scores[name].verdicts), None)
@@ -143,15 +114,57 @@ class Reward:
             for weighted in self.terms.values()
         )
 
-    def _own_context(self, name: str, context: RewardContext) -> RewardContext:
-        """`context` with the term's own corner of the state."""
-        return replace(context, state=context.state.setdefault(name, {}))
+    @property
+    def observes(self) -> bool:
+        """Whether a term wants to see a monitor's responses."""
+        return any(hasattr(weighted.term, "observe") for weighted in self.terms.values())
 
-    def _opened(self, name: str, scores: Mapping[str, Scores]) -> NDArray[np.bool_]:
+    def observe(self, rollouts: Rollouts, context: RewardContext) -> None:
+        """Shows responses that are not learned from to the terms that follow the policy; changes `context.state`."""
+        for name, weighted in self.terms.items():
+            if (look := getattr(weighted.term, "observe", None)) is None:
+                continue
+            aside = replace(context, state={})  # what the terms that are read remember belongs to training
+            scores: dict[str, Scores] = {}
+            for read in self._read_by(name):
+                part, own = self.terms[read], self._own_context(read, aside, scores)
+                scores[read] = score_with_faults(read, part.term, part.on_error, rollouts, own)
+            look(rollouts, self._own_context(name, context, scores))
+
+    def _reads(self, name: str) -> tuple[str, ...]:
+        weighted = self.terms[name]
+        return tuple(read for part in (weighted.term, *weighted.shaping) for read in terms_read(part))
+
+    def _read_by(self, name: str) -> list[str]:
+        """What `name` reads, and what that reads, in reading order."""
+        wanted = {name}
+        for other in reversed(self._in_reading_order()):
+            if other in wanted:
+                wanted |= set(self._reads(other))
+        return [other for other in self._in_reading_order() if other in wanted - {name}]
+
+    def _in_reading_order(self) -> list[str]:
+        """The names, each after the terms it reads. Raises ValueError for a circle."""
+        order: list[str] = []
+        while len(order) < len(self.terms):
+            ready = [name for name in self.terms if name not in order and set(self._reads(name)) <= set(order)]
+            if not ready:
+                raise ValueError(
+                    f"terms must not read one another in a circle, got {sorted(set(self.terms) - set(order))}"
+                )
+            order += ready
+        return order
+
+    def _own_context(self, name: str, context: RewardContext, scores: Mapping[str, Scores]) -> RewardContext:
+        """`context` with the term's own corner of the state, and the scores that it reads."""
+        read = {other: scores[other] for other in self._reads(name)}
+        return replace(context, state=context.state.setdefault(name, {}), scores=read)
+
+    def _opened(self, name: str, scores: Mapping[str, Scores], rollouts: Rollouts) -> NDArray[np.bool_]:
         gate = self.terms[name].gate
         if gate is None:
             return np.ones(len(scores[name].values), dtype=np.bool_)
-        return gate.open(scores[gate.term]) & self._opened(gate.term, scores)
+        return gate.open(scores[gate.term], rollouts) & self._opened(gate.term, scores, rollouts)
 
     def _part(
         self, name: str, scores: Scores, opened: NDArray[np.bool_], rollouts: Rollouts, context: RewardContext
@@ -179,6 +192,7 @@ class Reward:
             verdicts=scores.verdicts,
             notes=scores.notes,
             tokens=tokens,
+            metrics=scores.metrics,
         )
 
     def _tokens(
