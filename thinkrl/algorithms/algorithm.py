@@ -41,6 +41,10 @@ class Algorithm:
                 "old_logprobs must be 'recompute' or 'sampler' when a batch gets more than one optimizer step"
                 f" (passes {self.passes}, minibatches {self.minibatches}), got 'current'"
             )
+        if self.old_logprobs == "sampler" and getattr(self.objective, "mismatch", None) is not None:
+            raise ValueError(
+                "objective.mismatch must be null when old_logprobs is 'sampler', whose ratio holds the mismatch already"
+            )
 
     @property
     def updates_per_batch(self) -> int:

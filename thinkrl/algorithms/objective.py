@@ -8,6 +8,7 @@ import torch
 from thinkrl.algorithms.aggregation import Aggregation, aggregate
 from thinkrl.algorithms.clipping import Surrogate, clipped_surrogate
 from thinkrl.algorithms.kl import KLLoss, kl_estimate
+from thinkrl.algorithms.mismatch import ImportanceCorrection
 from thinkrl.algorithms.ratio import importance_ratio
 from thinkrl.algorithms.types import LossInputs, LossOutputs, SumCount
 
@@ -38,6 +39,8 @@ class ClippedObjective:
     """Divisor of every response's sum, in tokens, when aggregation is constant."""
     kl: KLLoss | None = None
     """Penalty on the divergence from the reference model; null has none."""
+    mismatch: ImportanceCorrection | None = None
+    """Weighs the policy gradient for what sampler and learner differ in; null does not."""
     entropy_bonus: float = 0.0
     """Weight of the entropy, in nats, that is added to the objective of each token."""
 
@@ -74,6 +77,14 @@ class ClippedObjective:
         surrogate = clipped_surrogate(ratio, inputs.advantages, self.clip_low, self.clip_high, self.dual_clip)
         losses = -surrogate.values
         metrics = _metrics(inputs, ratio, surrogate)
+        if self.mismatch is not None:
+            if inputs.sampler_logprobs is None:
+                raise ValueError("sampler_logprobs must be given to an objective that corrects a mismatch, got None")
+            weights = self.mismatch.weights(
+                inputs.old_logprobs, inputs.sampler_logprobs, inputs.response_ids, inputs.response_count
+            )
+            losses = weights.values * losses
+            metrics |= {"correction/weight": _token_sum(weights.values), "correction/cut": _token_sum(weights.cut)}
         if self.kl is not None and self.kl.coefficient:
             if inputs.reference_logprobs is None:
                 raise ValueError("reference_logprobs must be given to an objective with a KL term, got None")
@@ -96,13 +107,16 @@ class ClippedObjective:
 
 
 def _metrics(inputs: LossInputs, ratio: torch.Tensor, surrogate: Surrogate) -> dict[str, SumCount]:
-    """Ratio, clip fractions, and KL(old || new) by k3, over tokens."""
-    return {
+    """Ratio, clip fractions, KL(old || new) and KL(sampler || learner) by k3, over tokens."""
+    found = {
         "ratio": _token_sum(ratio),
         "clip/low": _token_sum(surrogate.clipped_low),
         "clip/high": _token_sum(surrogate.clipped_high),
         "kl/old": _token_sum(kl_estimate(inputs.old_logprobs, inputs.logprobs.detach(), "k3")),
     }
+    if inputs.sampler_logprobs is not None:
+        found["mismatch/kl"] = _token_sum(kl_estimate(inputs.sampler_logprobs, inputs.logprobs.detach(), "k3"))
+    return found
 
 
 def _token_sum(values: torch.Tensor) -> SumCount:

@@ -59,6 +59,7 @@ class LossInputs:
     reference_logprobs: of the reference model, [t], or None when no KL term asks for it.
     advantages, weights: [t]; weights multiply each token's loss (1 when nothing reweights).
     entropies: policy entropies in nats with gradient, [t], or None when no term asks for them.
+    sampler_logprobs: as the sampler recorded them when it drew the tokens, [t], or None where nobody did.
     response_ids: which response a token belongs to, int64 [t], values 0..s-1, each present.
     """
 
@@ -70,6 +71,7 @@ class LossInputs:
     response_count: int
     reference_logprobs: "torch.Tensor | None" = None
     entropies: "torch.Tensor | None" = None
+    sampler_logprobs: "torch.Tensor | None" = None
 
 
 @dataclass(frozen=True, eq=False)

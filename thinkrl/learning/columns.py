@@ -48,6 +48,7 @@ class Columns:
             response_count=len(responses),
             reference_logprobs=reference_logprobs,
             entropies=scored.entropies,
+            sampler_logprobs=self._at(self._sampler, scored),
         )
 
     def with_advantage(self) -> NDArray[np.bool_]:
@@ -73,6 +74,7 @@ class Columns:
             response_count=len(present),
             reference_logprobs=nothing,
             entropies=nothing,
+            sampler_logprobs=nothing,
         )
         return objective(inputs).loss.count
 
