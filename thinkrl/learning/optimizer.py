@@ -56,11 +56,12 @@ class MasterOptimizer:
     def __init__(self, policy: Policy, *, betas: tuple[float, float], epsilon: float, weight_decay: float) -> None:
         if policy.masters is None:
             raise ValueError(f"{policy.name} must be loaded for training to be learned on, got no master weights")
-        self._module = dict(policy.module.named_parameters())
-        if self._module.keys() != policy.masters.keys():
-            raise ValueError(f"master weights of {policy.name} and its parameters differ in names")
+        parameters = dict(policy.module.named_parameters())
+        self._trained = [name for name, parameter in parameters.items() if parameter.requires_grad]
+        if not set(self._trained) <= policy.masters.keys() <= parameters.keys():
+            raise ValueError(f"master weights of {policy.name} and its trained parameters differ in names")
+        self._module = {name: parameter for name, parameter in parameters.items() if name in policy.masters}
         self._masters = policy.masters
-        self._trained = [name for name, parameter in self._module.items() if parameter.requires_grad]
         trained = [self._masters[name] for name in self._trained]
         groups: list[dict[str, Any]] = [
             {"params": [master for master in trained if master.ndim >= 2]},

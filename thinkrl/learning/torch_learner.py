@@ -14,6 +14,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from thinkrl.algorithms.types import Advantages, LossOutputs, Objective, SumCount, UpdateReport
+from thinkrl.learning.adapted_policy import AdapterOptimizer, attach
+from thinkrl.learning.adapters import Adapter
 from thinkrl.learning.columns import Columns, Sums
 from thinkrl.learning.learner import Example, LearnerState
 from thinkrl.learning.optimizer import MasterOptimizer, Optimizer
@@ -25,6 +27,7 @@ from thinkrl.models.policy import Policy
 from thinkrl.parallel.ranks import ranks
 from thinkrl.rollouts.ragged import Ragged
 from thinkrl.rollouts.store import Rollouts
+from thinkrl.rollouts.streams import stream_key
 from thinkrl.sampling.sampler import SamplingSpec
 
 
@@ -62,6 +65,8 @@ class TorchLearner:
     response a row of its own."""
     gradient_checkpointing: bool = False
     """Recomputes each layer in the backward pass: less memory, a third more time."""
+    adapter: Adapter | None = None
+    """Low-rank adapters that are trained in place of the weights; null trains the weights."""
     processes: int = 1
     """Processes that sample and learn together, each its share, on one machine or several. `thinkrl run` starts them,
     unless a launcher (torchrun, deepspeed, srun) did."""
@@ -78,6 +83,11 @@ class TorchLearner:
             raise ValueError(f"epsilon must be above 0, got {self.epsilon}")
         if self.max_gradient_norm is not None and not self.max_gradient_norm > 0:
             raise ValueError(f"max_gradient_norm must be above 0, got {self.max_gradient_norm}")
+        if self.adapter is not None and self.adapter.dropout and self.share_prompts:
+            raise ValueError(
+                "share_prompts must be false with adapter.dropout above 0, which would drop the same inputs of a prompt"
+                " for all its responses, got true"
+            )
         if not self.wait_minutes > 0:
             raise ValueError(f"wait_minutes must be above 0, got {self.wait_minutes}")
         for name in ("row_tokens", "micro_batch_tokens", "logits_chunk_tokens", "processes"):
@@ -88,10 +98,13 @@ class TorchLearner:
         """Takes `policy` for training.
 
         Args:
-            policy: loaded for training; its module and master weights are changed in place by updates.
+            policy: loaded for training; its module and master weights are changed in place by updates. With an
+                adapter its weights stay, and are the reference; see `adapted_policy.attach`.
             total_steps: optimizer steps the schedule is laid over.
             with_reference: keeps a frozen copy of the present weights, in the module's precision.
         """
+        if self.adapter is not None:
+            return self._open_adapter(self.adapter, policy, total_steps, with_reference)
         self.prepare(policy.module)
         scorer = self.scorer(policy.module)
         reference = None
@@ -100,13 +113,25 @@ class TorchLearner:
         optimizer = MasterOptimizer(policy, betas=self.betas, epsilon=self.epsilon, weight_decay=self.weight_decay)
         return OpenTorchLearner(self, policy, total_steps, scorer, reference, optimizer)
 
+    def _open_adapter(
+        self, adapter: Adapter, policy: Policy, total_steps: int, with_reference: bool
+    ) -> "OpenTorchLearner":
+        adapted = attach(adapter, policy)
+        self.prepare(adapted.module)
+        reference = self.scorer(adapted.base) if with_reference else None
+        optimizer = AdapterOptimizer(adapted, betas=self.betas, epsilon=self.epsilon, weight_decay=self.weight_decay)
+        return OpenTorchLearner(self, policy, total_steps, self.scorer(adapted.module), reference, optimizer)
+
     def prepare(self, module: PreTrainedModel) -> None:
         """Refuses a module that cannot be trained as configured, and readies one that can."""
         if self.share_prompts:
             check_shareable(module)
+        training = self.gradient_checkpointing or (self.adapter is not None and self.adapter.dropout > 0)
+        if training and getattr(module.config, "attention_dropout", None):
+            raise ValueError(
+                "gradient_checkpointing must be false, and adapter.dropout 0, for a model with attention dropout"
+            )
         if self.gradient_checkpointing:
-            if getattr(module.config, "attention_dropout", 0.0):
-                raise ValueError("gradient_checkpointing must be false for a model with attention dropout, got true")
             module.gradient_checkpointing_enable({"use_reentrant": False})
         # transformers gives the padding id's embedding no gradient, and the padding id is often one that ends turns.
         module.get_input_embeddings().padding_idx = None  # type: ignore[assignment]
@@ -259,7 +284,7 @@ class OpenTorchLearner:
             self._config.schedule,
         )  # fmt: skip
         try:
-            with _training(self._scorer.module, self._config.gradient_checkpointing):
+            with _training(self._scorer.module, self._config, self._version):
                 for rows in self._batches(paths):
                     with _timed(seconds, "forward"):
                         outputs = loss(self._scorer(rows, spec, with_entropy=with_entropy), rows)
@@ -312,10 +337,15 @@ def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
 
 
 @contextmanager
-def _training(module: PreTrainedModel, wanted: bool) -> Iterator[None]:
-    """Training mode, which transformers asks for before it checkpoints layers; never when sampling."""
-    module.train(wanted)
+def _training(module: PreTrainedModel, config: TorchLearner, step: int) -> Iterator[None]:
+    """Training mode, which transformers asks for before it checkpoints layers, and which drops inputs of adapters;
+    never when sampling. What is dropped is a function of the adapter's seed, the step and the order of rows."""
+    dropping = config.adapter is not None and config.adapter.dropout > 0
+    module.train(config.gradient_checkpointing or dropping)
     try:
-        yield
+        with torch.random.fork_rng(enabled=dropping):
+            if config.adapter is not None and dropping:
+                torch.manual_seed(stream_key(config.adapter.seed, "dropout", step, ranks().rank))
+            yield
     finally:
         module.train(False)

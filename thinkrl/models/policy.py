@@ -1,7 +1,8 @@
 """A loaded causal language model with its tokenizer: what samplers and learners open."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -19,6 +20,9 @@ class Policy:
         compute dtype is float32 they share the module's own storage.
     weight_stream: set by a learner whose current weights are not the module's own (adapters, partitioned
         weights): yields the plain model's compute weights by parameter name, one at a time.
+    lent: set by such a learner: parameters whose storage it goes on reading as it is. `refresh_module` gives them
+        storage of their own before it writes to them.
+    write_adapter: set by a learner that exports an adapter beside the weights: writes it into a new folder.
     """
 
     module: PreTrainedModel
@@ -27,6 +31,8 @@ class Policy:
     name: str
     masters: dict[str, Tensor] | None = None
     weight_stream: Callable[[], Iterator[tuple[str, Tensor]]] | None = None
+    lent: set[str] = field(default_factory=set)
+    write_adapter: Callable[[Path], None] | None = None
 
     def named_weights(self) -> Iterator[tuple[str, Tensor]]:
         """The current compute weights of the plain model, in the order and under the names of
@@ -43,7 +49,11 @@ class Policy:
         if self.weight_stream is not None:
             parameters = dict(self.module.named_parameters())
             for name, weight in self.weight_stream():
-                parameters[name].copy_(weight)
+                if name in self.lent:
+                    parameters[name].data = torch.empty_like(parameters[name])
+                    self.lent.remove(name)
+                if weight.data_ptr() != parameters[name].data_ptr():
+                    parameters[name].copy_(weight)
 
     @property
     def device(self) -> torch.device:

@@ -16,6 +16,7 @@ def save_policy(policy: Policy, folder: Path, tensors: Mapping[str, Tensor] | No
 
     tensors: weights by parameter name, such as a learner's float32 masters; names left out take the
         module's own values, None takes the policy's masters (or, without masters, the module's values).
+    An adapter that the policy exports as well goes into the folder `adapter` within.
     The files are written aside and renamed, so `folder` is whole or absent; one that was there before
     is replaced. Raises ValueError for a tensor of an unknown name or another shape.
     """
@@ -46,3 +47,5 @@ def _write(policy: Policy, weights: Mapping[str, Tensor], folder: Path) -> None:
         path = folder / "config.json"
         config = json.loads(path.read_text(encoding="utf-8")) | {"dtype": "float32"}
         path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    if policy.write_adapter is not None:
+        policy.write_adapter(folder / "adapter")
