@@ -133,10 +133,65 @@ def test_rows_are_as_few_as_filling_them_in_order_allows(lengths, budget):
     assert len(pack(paths, budget, share=True)) == rows
 
 
+def sizes(batches):
+    return [[len(row) for row in batch] for batch in batches]
+
+
 def test_micro_batches_count_padding():
-    rows = pack([path([n, *range(n - 1)], [1]) for n in (10, 9, 4, 3)], 1, share=True)
-    assert [[len(row) for row in batch] for batch in micro_batches(rows, 20)] == [[10, 9], [4, 3]]
-    assert [[len(row) for row in batch] for batch in micro_batches(rows, 3)] == [[10], [9], [4], [3]]
+    rows = pack([path([n, *range(n - 1)], [1]) for n in (10, 9, 4, 4)], 1, share=True)
+    assert sizes(micro_batches(rows, 20)) == [[10, 9], [4, 4]]
+    assert sizes(micro_batches(rows, 19)) == [[10], [9], [4, 4]]
+    assert sizes(micro_batches(rows, 3)) == [[10], [9], [4], [4]]
+
+
+def test_rows_that_would_be_padded_much_stay_apart():
+    rows = pack([path([n, *range(n - 1)], [1]) for n in (20, 19, 18, 4)], 1, share=True)
+    assert sizes(micro_batches(rows, 1000)) == [[20, 19, 18], [4]]  # 3 of 60 positions are padding
+
+
+def test_joined_rows_go_where_they_fit_first():
+    rows = pack([path([n, *range(n - 1)], [1]) for n in (30, 20, 12, 9, 8)], 1, share=True)
+    assert sizes(micro_batches(rows, 31, joined=True)) == [[30], [20, 9], [12, 8]]
+
+
+def drawn_lengths(kind, count, seed):
+    """Response lengths as training meets them: all alike, ragged, with a heavy tail, or most cut at the limit."""
+    rng = np.random.default_rng(seed)
+    lengths = {
+        "alike": rng.normal(60, 4, count),
+        "uniform": rng.integers(1, 400, count),
+        "lognormal": np.exp(rng.normal(4.5, 1.0, count)),
+        "pareto": 20 * (1 + rng.pareto(1.1, count)),
+        "cut": np.minimum(np.exp(rng.normal(6, 0.5, count)), 400),
+    }[kind]
+    return np.clip(lengths, 1, 3000).astype(int)
+
+
+@given(
+    kind=st.sampled_from(["alike", "uniform", "lognormal", "pareto", "cut"]),
+    groups=st.integers(1, 8),
+    size=st.integers(1, 16),
+    budget=st.sampled_from([256, 1024, 4096]),
+    share=st.booleans(),
+    joined=st.booleans(),
+    seed=st.integers(0, 1000),
+)
+@settings(max_examples=80, deadline=None)
+def test_padding_is_at_most_a_twentieth_and_budgets_hold(kind, groups, size, budget, share, joined, seed):
+    lengths = drawn_lengths(kind, groups * size, seed)
+    prompts = drawn_lengths("lognormal", groups, seed + 1)
+    paths = [
+        path([g] * prompts[g] + [99], [100 + i] * lengths[g * size + i]) for g in range(groups) for i in range(size)
+    ]
+    rows = pack(paths, 1024, share=share)
+    batches = micro_batches(rows, budget, joined=joined)
+    assert sorted(id(row) for batch in batches for row in batch) == sorted(map(id, rows))
+    real = sum(map(len, rows))
+    computed = [sum(map(len, batch)) if joined else len(batch) * len(batch[0]) for batch in batches]
+    assert real >= 0.95 * sum(computed)
+    assert all(positions <= budget or len(batch) == 1 for positions, batch in zip(computed, batches, strict=True))
+    if joined:  # any two batches together are over the budget, so that there are few
+        assert sum(positions <= budget // 2 for positions in computed) <= 1
 
 
 def test_examples_have_a_column_each():

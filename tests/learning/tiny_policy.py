@@ -4,7 +4,16 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
 
 from thinkrl.algorithms.types import Advantages, Objective, UpdateReport
 from thinkrl.learning.torch_learner import OpenTorchLearner, TorchLearner
@@ -17,6 +26,7 @@ from thinkrl.sampling.sampler import SamplingSpec
 VOCABULARY = 40
 FAMILIES = {
     "llama": (LlamaConfig, LlamaForCausalLM, {}),
+    "mistral": (MistralConfig, MistralForCausalLM, {"sliding_window": None}),
     "qwen2": (Qwen2Config, Qwen2ForCausalLM, {}),
     "qwen3": (Qwen3Config, Qwen3ForCausalLM, {"head_dim": 8}),
 }

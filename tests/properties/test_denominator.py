@@ -16,9 +16,11 @@ from tiny_policy import (
 )
 
 from thinkrl.algorithms.kl import KLLoss
+from thinkrl.algorithms.mismatch import ImportanceCorrection
 from thinkrl.algorithms.objective import ClippedObjective
-from thinkrl.learning import branch_attention
+from thinkrl.learning import branch_attention, scorer
 from thinkrl.learning.learner import Example
+from thinkrl.learning.scorer import Scorer
 from thinkrl.rollouts.store import Group, Rollouts
 from thinkrl.sampling.sampler import SamplingSpec
 
@@ -31,6 +33,12 @@ OBJECTIVES = {
     "gspo": ClippedObjective(clip_low=0.1, clip_high=0.1, ratio="sequence", aggregation="sequence"),
     "dual clip, entropy, k2": ClippedObjective(
         dual_clip=1.5, entropy_bonus=0.1, kl=KLLoss(0.1, "k2"), aggregation="token"
+    ),
+    "responses weighed by importance": ClippedObjective(
+        mismatch=ImportanceCorrection("sequence", cap=1.2), aggregation="token"
+    ),
+    "tokens masked by importance": ClippedObjective(
+        mismatch=ImportanceCorrection("token", "mask", cap=100.0), aggregation="sequence"
     ),
 }
 
@@ -69,11 +77,28 @@ def test_the_gradient_does_not_depend_on_batching(name):
         assert other_report.metrics == pytest.approx(report.metrics, rel=1e-4, abs=1e-6), batching
 
 
-@pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3"])
+def dense_mask(monkeypatch):
+    monkeypatch.setattr(Scorer, "joins", False)
+    monkeypatch.setattr(Scorer, "sharing_pays", lambda *_: True)
+
+
+def by_branch(monkeypatch):
+    monkeypatch.setattr(scorer, "writes_out", lambda _: False)
+
+
+def in_small_tiles(monkeypatch):
+    by_branch(monkeypatch)
+    monkeypatch.setattr(branch_attention, "TILE", 3)
+    monkeypatch.setattr(branch_attention, "SCORES", 40)
+
+
+WAYS = {"dense mask": dense_mask, "by branch": by_branch, "tiles": in_small_tiles, "written out": lambda _: None}
+
+
+@pytest.mark.parametrize("family", ["llama", "mistral", "qwen2", "qwen3"])
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
-@pytest.mark.parametrize("longest", [0, 512], ids=["dense mask", "by branch"])
-def test_shared_prompts_hold_for_every_family_and_attention(family, attention, longest, monkeypatch):
-    monkeypatch.setattr(branch_attention, "LONGEST_BRANCH", longest)
+@pytest.mark.parametrize("way", WAYS)
+def test_shared_prompts_hold_for_every_family_and_attention(family, attention, way, monkeypatch):
     rollouts, objective = make_rollouts(given=True), OBJECTIVES["dapo"]
     advantages = random_advantages(rollouts)
 
@@ -81,7 +106,11 @@ def test_shared_prompts_hold_for_every_family_and_attention(family, attention, l
         policy = tiny_policy(family, tie=family == "llama", attn_implementation=attention)
         return update_gradients(rollouts, advantages, objective, policy=policy, **settings)[0]
 
-    assert relative_difference(gradient(row_tokens=40), gradient(share_prompts=False)) < LIMIT
+    plain = gradient(share_prompts=False, micro_batch_tokens=1)
+    WAYS[way](monkeypatch)
+    assert relative_difference(gradient(row_tokens=40), plain) < LIMIT
+    everything = {"row_tokens": 30, "micro_batch_tokens": 60, "logits_chunk_tokens": 7, "gradient_checkpointing": True}
+    assert relative_difference(gradient(**everything), plain) < LIMIT
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)

@@ -20,6 +20,8 @@ from thinkrl.rollouts.store import Rollouts
 
 ROOT = -1
 """Stands for the parent of a segment that begins at position 0."""
+MOST_PADDING = 0.05
+"""Share of the positions of a padded batch that may be padding."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,15 +161,29 @@ def _cuts(lengths: Sequence[int], shared: Sequence[int], budget: int) -> list[in
     return [*cuts, len(lengths)]
 
 
-def micro_batches(rows: Iterable[Row], tokens: int) -> list[list[Row]]:
-    """Rows (longest first) in batches whose padded size is at most `tokens`, or one row when it is longer."""
+def micro_batches(rows: Iterable[Row], tokens: int, *, joined: bool = False) -> list[list[Row]]:
+    """Rows (longest first) in batches of at most `tokens` tokens, or one row when it is longer.
+
+    Rows that are `joined` end to end go where they fit first. Others are padded to the longest of their batch: padding
+    counts as tokens, and is at most the share `MOST_PADDING` of them.
+    """
     batches: list[list[Row]] = []
     for row in rows:
-        if batches and (len(batches[-1]) + 1) * len(batches[-1][0]) <= tokens:
-            batches[-1].append(row)
+        if joined:
+            fitting = next((batch for batch in batches if sum(map(len, batch)) + len(row) <= tokens), None)
         else:
+            fitting = batches[-1] if batches and _pads_little(batches[-1], row, tokens) else None
+        if fitting is None:
             batches.append([row])
+        else:
+            fitting.append(row)
     return batches
+
+
+def _pads_little(batch: Sequence[Row], row: Row, tokens: int) -> bool:
+    """Whether `batch` with `row` keeps to both bounds when padded."""
+    size = (len(batch) + 1) * len(batch[0])
+    return size <= tokens and size - sum(map(len, batch)) - len(row) <= MOST_PADDING * size
 
 
 def _row(paths: Sequence[Path]) -> Row:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, cast
 
 import numpy as np
@@ -10,9 +11,10 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from thinkrl.learning.block_body import BlockBody, writes_out
 from thinkrl.learning.branch_attention import IMPLEMENTATION, branch_buckets
 from thinkrl.learning.logprobs import token_scores
-from thinkrl.learning.packing import Row
+from thinkrl.learning.packing import Path, Row, pack
 from thinkrl.sampling.sampler import SamplingSpec
 
 _LOGIT_TRANSFORMS = ("final_logit_softcapping", "logit_scale", "logits_scaling")
@@ -32,13 +34,17 @@ class Scored:
 class Scorer:
     """Scores rows with a causal language model.
 
-    chunk_tokens: bounds the logits that exist at a time. branches: computes attention branch by branch
-    on a processor, where rows allow; else a dense mask says what each token sees.
+    On a processor, with `branches`, the rows of a pass stand end to end without padding and attention is computed
+    branch by branch (by a body of our own where the family has one: `BlockBody`). Else rows are padded to the longest,
+    and a dense mask says what each token sees, unless all rows are plain.
+
+    chunk_tokens: bounds the logits that exist at a time. checkpointing: the module recomputes its layers.
     """
 
     module: PreTrainedModel
     chunk_tokens: int
     branches: bool = False
+    checkpointing: bool = False
 
     def __post_init__(self) -> None:
         config = self.module.config
@@ -47,20 +53,24 @@ class Scorer:
                 raise ValueError(f"models with {name} are not supported by this learner, got {getattr(config, name)}")
 
     def __call__(self, rows: Sequence[Row], spec: SamplingSpec, *, with_entropy: bool = False) -> Scored:
-        """One forward pass over `rows`, padded to the longest."""
+        """One forward pass over `rows`."""
         device = next(self.module.parameters()).device
-        length = max(len(row) for row in rows)
-        ids = np.zeros((len(rows), length), dtype=np.int64)
-        for index, row in enumerate(rows):
-            ids[index, : len(row)] = row.token_ids
-        hidden = self._hidden(rows, torch.from_numpy(ids).to(device))
-        sources = np.concatenate([index * length + row.sources for index, row in enumerate(rows)])
-        starts = np.cumsum([0, *(len(row.sources) for row in rows)])
-        predictions = np.concatenate([start + row.predictions for start, row in zip(starts, rows, strict=False)])
+        lengths = np.array([len(row) for row in rows])
+        starts = np.cumsum(lengths) - lengths if self.joins else np.arange(len(rows)) * lengths.max()
+        ids = np.zeros(lengths.sum() if self.joins else len(rows) * lengths.max(), dtype=np.int64)
+        positions = np.zeros_like(ids)
+        for start, row in zip(starts.tolist(), rows, strict=True):
+            ids[start : start + len(row)] = row.token_ids
+            positions[start : start + len(row)] = row.position_ids
+        forward = self._joined if self.joins else self._padded
+        hidden = forward(rows, torch.from_numpy(ids).to(device), torch.from_numpy(positions).to(device))
+        sources = np.concatenate([start + row.sources for start, row in zip(starts, rows, strict=True)])
+        firsts = np.cumsum([0, *(len(row.sources) for row in rows)])
+        predictions = np.concatenate([first + row.predictions for first, row in zip(firsts, rows, strict=False)])
         targets = np.concatenate([row.targets for row in rows])
         head = self.module.get_output_embeddings()  # type: ignore[no-untyped-call]
         scores = token_scores(
-            hidden.flatten(0, 1).index_select(0, torch.from_numpy(sources).to(device)),
+            hidden.index_select(0, torch.from_numpy(sources).to(device)),
             head.weight,
             getattr(head, "bias", None),
             torch.from_numpy(targets).to(device),
@@ -75,18 +85,54 @@ class Scorer:
             columns=np.concatenate([row.columns for row in rows]),
         )
 
-    def _hidden(self, rows: Sequence[Row], ids: Tensor) -> Tensor:
-        """Last hidden states, [b, l, h]."""
-        model, length = self.module.base_model, ids.shape[1]
-        if all(row.plain for row in rows):
-            return _last(model(ids, use_cache=False))
-        positions = _positions(rows, length).to(ids.device)
-        buckets = branch_buckets(rows, length) if self.branches and ids.device.type == "cpu" else None
-        if buckets is None:
-            mask = _mask(rows, length, self.module.dtype).to(ids.device)
-            return _last(model(ids, position_ids=positions, attention_mask=mask, use_cache=False))
+    @cached_property
+    def joins(self) -> bool:
+        """Whether the rows of a pass stand end to end, so that none is padded."""
+        if not self.branches or next(self.module.parameters()).device.type != "cpu":
+            return False
+        # transformers would run checkpointed layers again with the attention that it usually looks up.
+        return self._body is not None or not self.checkpointing
+
+    def sharing_pays(self, paths: Sequence[Path], row_tokens: int) -> bool:
+        """Whether equal beginnings are better read once.
+
+        Branch by branch, what is shared costs nothing anywhere. A dense mask makes the scores of all pairs of a row,
+        where plain rows have the causal half of their own: then the products of a token's layers that are saved are
+        weighed against the pairs that are added, both in floating point operations.
+        """
+        if self.joins:
+            return True
+        shared, plain = (pack(paths, row_tokens, share=share) for share in (True, False))
+        tokens = sum(map(len, plain)) - sum(map(len, shared))
+        pairs = sum(len(row) ** 2 / (2 if row.plain else 1) for row in shared) - sum(len(row) ** 2 / 2 for row in plain)
+        config: Any = self.module.config
+        width = config.num_attention_heads * (
+            getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        )
+        layers = sum(p.numel() for name, p in self.module.named_parameters() if ".layers." in name)
+        return bool(tokens * 2 * layers >= pairs * 4 * width * config.num_hidden_layers)
+
+    @cached_property
+    def _body(self) -> BlockBody | None:
+        return BlockBody(self.module, checkpointing=self.checkpointing) if writes_out(self.module) else None
+
+    def _joined(self, rows: Sequence[Row], ids: Tensor, positions: Tensor) -> Tensor:
+        """Last hidden states of rows end to end, [tokens, h]."""
+        buckets = branch_buckets(rows)
+        if self._body is not None:
+            return self._body(ids, positions, buckets)
         with _implementation(self.module, IMPLEMENTATION):
-            return _last(model(ids, position_ids=positions, buckets=buckets, use_cache=False))
+            outputs = self.module.base_model(ids[None], position_ids=positions[None], buckets=buckets, use_cache=False)
+        return _last(outputs)[0]
+
+    def _padded(self, rows: Sequence[Row], ids: Tensor, positions: Tensor) -> Tensor:
+        """Last hidden states of padded rows, [b l, h]."""
+        model, ids = self.module.base_model, ids.view(len(rows), -1)
+        if all(row.plain for row in rows):
+            return _last(model(ids, use_cache=False)).flatten(0, 1)
+        mask = _mask(rows, ids.shape[1], self.module.dtype).to(ids.device)
+        outputs = model(ids, position_ids=positions.view_as(ids), attention_mask=mask, use_cache=False)
+        return _last(outputs).flatten(0, 1)
 
 
 ScoreRows = Callable[[Sequence[Row], SamplingSpec], Scored]
@@ -118,14 +164,6 @@ def check_shareable(module: PreTrainedModel) -> None:
             "share_prompts must be false unless attention is 'sdpa' or 'eager',"
             f" got '{module.config._attn_implementation}'"
         )
-
-
-def _positions(rows: Sequence[Row], length: int) -> Tensor:
-    """Position ids, int64 [b, l]."""
-    positions = np.zeros((len(rows), length), dtype=np.int64)
-    for index, row in enumerate(rows):
-        positions[index, : len(row)] = row.position_ids
-    return torch.from_numpy(positions)
 
 
 def _mask(rows: Sequence[Row], length: int, dtype: torch.dtype) -> Tensor:

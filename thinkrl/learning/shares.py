@@ -44,8 +44,8 @@ def deal(rows: Sequence[Row], ranks: int) -> list[list[Row]]:
     return parts
 
 
-def own_batches(rows: Sequence[Row], tokens: int, ranks: Ranks) -> list[list[Row]]:
+def own_batches(rows: Sequence[Row], tokens: int, ranks: Ranks, *, joined: bool = False) -> list[list[Row]]:
     """The micro-batches of this rank, as many as every other rank's: the last ones may hold `NOTHING`."""
-    parts = [micro_batches(part, tokens) for part in deal(rows, ranks.size)]
+    parts = [micro_batches(part, tokens, joined=joined) for part in deal(rows, ranks.size)]
     own = parts[ranks.rank]
     return own + [[NOTHING]] * (max(map(len, parts)) - len(own))

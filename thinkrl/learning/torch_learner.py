@@ -138,8 +138,9 @@ class TorchLearner:
 
     def scorer(self, module: PreTrainedModel) -> Scorer:
         """The forward pass over `module` as configured."""
-        # Checkpointed layers run again in the backward pass, where they would look up the usual attention.
-        return Scorer(module, self.logits_chunk_tokens, self.share_prompts and not self.gradient_checkpointing)
+        return Scorer(
+            module, self.logits_chunk_tokens, branches=self.share_prompts, checkpointing=self.gradient_checkpointing
+        )
 
 
 class OpenTorchLearner:
@@ -318,8 +319,9 @@ class OpenTorchLearner:
         return rollouts.token_ids.with_values(values)
 
     def _batches(self, paths: Sequence[Path]) -> list[list[Row]]:
-        rows = pack_for(self._ranks.size, paths, self._config.row_tokens, share=self._config.share_prompts)
-        return own_batches(rows, self._config.micro_batch_tokens, self._ranks)
+        share = self._config.share_prompts and self._scorer.sharing_pays(paths, self._config.row_tokens)
+        rows = pack_for(self._ranks.size, paths, self._config.row_tokens, share=share)
+        return own_batches(rows, self._config.micro_batch_tokens, self._ranks, joined=self._scorer.joins)
 
     def _frozen(self) -> ScoreRows:
         if self._reference is None:

@@ -40,8 +40,8 @@ class _Block:
     down: Linear
 
 
-def supports(module: PreTrainedModel) -> bool:
-    """Whether `BlockDecoder` computes what `module` computes: known family, plain linear layers, full attention."""
+def of_the_family(module: PreTrainedModel) -> bool:
+    """Whether the blocks of `module` compute what stands above, whatever computes their linear layers."""
     config: Any = module.config
     if type(module) not in _FAMILIES or config.hidden_act != "silu":
         return False
@@ -49,8 +49,13 @@ def supports(module: PreTrainedModel) -> bool:
         return False
     if type(module) is MistralForCausalLM and config.sliding_window is not None:
         return False
+    return config.rope_parameters["rope_type"] in _FIXED_ROTARY
+
+
+def supports(module: PreTrainedModel) -> bool:
+    """Whether `BlockDecoder` computes what `module` computes: known family, plain linear layers, full attention."""
     linear = [part for name, part in module.named_modules() if name.endswith("_proj")]
-    return config.rope_parameters["rope_type"] in _FIXED_ROTARY and all(type(p) is torch.nn.Linear for p in linear)
+    return of_the_family(module) and all(type(part) is torch.nn.Linear for part in linear)
 
 
 class BlockDecoder:
