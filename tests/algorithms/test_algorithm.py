@@ -7,6 +7,7 @@ import yaml
 from thinkrl.algorithms.advantages import GroupAdvantage
 from thinkrl.algorithms.algorithm import Algorithm
 from thinkrl.algorithms.kl import KLLoss, KLReward
+from thinkrl.algorithms.mismatch import ImportanceCorrection
 from thinkrl.algorithms.objective import ClippedObjective
 from thinkrl.algorithms.types import Advantages, UpdateReport
 from thinkrl.rollouts.prompt import Prompt
@@ -164,3 +165,10 @@ def test_shipped_configs_differ_where_the_methods_differ():
     assert by_name["dapo"].objective.clip_high == 0.28
     assert by_name["gspo"].objective.ratio == "sequence"
     assert by_name["dr_grpo"].objective.aggregation == "constant"
+
+
+def test_a_mismatch_is_not_corrected_twice():
+    objective = ClippedObjective(mismatch=ImportanceCorrection())
+    Algorithm(GroupAdvantage(), objective, old_logprobs="recompute")
+    with pytest.raises(ValueError, match=r"^objective\.mismatch must be null when old_logprobs is 'sampler'"):
+        Algorithm(GroupAdvantage(), objective, old_logprobs="sampler")

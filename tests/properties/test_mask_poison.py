@@ -9,12 +9,15 @@ from tiny_policy import make_rollouts, open_learner, random_advantages, tiny_pol
 
 from thinkrl.algorithms.advantages import GroupAdvantage
 from thinkrl.algorithms.kl import KLLoss, KLReward
+from thinkrl.algorithms.mismatch import ImportanceCorrection
 from thinkrl.algorithms.objective import ClippedObjective
 from thinkrl.algorithms.types import Advantages
 from thinkrl.rollouts.store import Group, Rollouts
 from thinkrl.sampling.sampler import SamplingSpec
 
-OBJECTIVE = ClippedObjective(kl=KLLoss(0.1), entropy_bonus=0.1, aggregation="sequence")
+OBJECTIVE = ClippedObjective(
+    kl=KLLoss(0.1), entropy_bonus=0.1, aggregation="sequence", mismatch=ImportanceCorrection("sequence")
+)
 POISONS = [np.nan, 1e30, -1e30, np.inf]
 
 

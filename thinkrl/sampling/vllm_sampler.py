@@ -3,6 +3,7 @@
 import gc
 import os
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -117,11 +118,13 @@ class OpenVLLMSampler:
         sampling_params = import_vllm("vllm").SamplingParams
         if not calls:
             return []
-        outputs = self._engine.generate(
-            [{"prompt_token_ids": call.prompt_ids} for call in calls],
-            [sampling_params(**call.parameters, detokenize=bool(call.parameters["stop"])) for call in calls],
-            use_tqdm=False,
-        )
+        # The engine draws from the global generator too, though nothing reads what it draws there.
+        with torch.random.fork_rng(devices=[]):
+            outputs = self._engine.generate(
+                [{"prompt_token_ids": call.prompt_ids} for call in calls],
+                [sampling_params(**call.parameters, detokenize=bool(call.parameters["stop"])) for call in calls],
+                use_tqdm=False,
+            )
         return [_answer(output.outputs[0]) for output in outputs]
 
     def _wake(self) -> None:
@@ -159,7 +162,8 @@ def _visiting() -> Iterator[None]:
     hook = sys.excepthook
     gc.freeze()
     try:
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             yield
     finally:
         torch.set_num_threads = set_threads
