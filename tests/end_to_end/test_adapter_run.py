@@ -14,6 +14,7 @@ FEWER = ("~stages.after_cold_start", "~stages.selection", "~stages.refinement", 
          "~stages.after_grpo", "~claim")  # fmt: skip
 ADAPTER = ("learner/adapter=dora", "learner.adapter.rank=4", "learner.adapter.export=true",
            "stages.cold_start.learner.learning_rate=1.0e-2", "stages.grpo.learner.learning_rate=1.0e-2",
+           "reward.terms.coin.term._target_=thinkrl.rewards.random_reward.RandomReward",
            "algorithm.objective.kl={_target_: thinkrl.algorithms.kl.KLLoss, coefficient: 0.01}")  # fmt: skip
 
 

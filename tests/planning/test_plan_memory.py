@@ -75,7 +75,7 @@ def test_what_the_optimizer_keeps_is_what_it_allocates(dtype: torch.dtype) -> No
     )  # type: ignore[arg-type]
     optimizer.backward(module.base_model(torch.zeros((1, 4), dtype=torch.int64)).last_hidden_state.sum(), 1.0)
     optimizer.step(1.0, 1e-3, None)
-    moments = [m for state in optimizer._adam.state.values() for n, m in state.items() if n != "step"]
+    moments = [m for name, rule in optimizer._rules.items() for m in rule.current(masters[name]).values()]
     tensors = {
         t.untyped_storage().data_ptr(): t.untyped_storage().nbytes()
         for t in (*module.parameters(), *masters.values(), *optimizer._sums.values(), *moments)

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from thinkrl.learning.adapters import Adapter, Low
 from thinkrl.learning.learner import LearnerState
 from thinkrl.learning.optimizer import MasterOptimizer
+from thinkrl.learning.update_rules import OptimizerName
 from thinkrl.models.policy import Policy
 from thinkrl.sampling.checksum import weights_checksum
 
@@ -94,12 +95,18 @@ class AdaptedPolicy:
 
 
 class AdapterOptimizer(MasterOptimizer):
-    """AdamW on the float32 weights of adapters. A state holds these and their moments, and names the base."""
+    """Steps the float32 weights of adapters. A state holds these and their moments, and names the base."""
 
     def __init__(
-        self, adapted: AdaptedPolicy, *, betas: tuple[float, float], epsilon: float, weight_decay: float
+        self,
+        adapted: AdaptedPolicy,
+        *,
+        betas: tuple[float, float],
+        epsilon: float,
+        weight_decay: float,
+        rule: OptimizerName = "adamw",
     ) -> None:
-        super().__init__(adapted.trained, betas=betas, epsilon=epsilon, weight_decay=weight_decay)
+        super().__init__(adapted.trained, betas=betas, epsilon=epsilon, weight_decay=weight_decay, rule=rule)
         self._adapted = adapted
         self._base = adapted.fingerprint()
 

@@ -70,11 +70,20 @@ class Learner(PolicyUpdater, Protocol):
 class LearnerSource(Protocol):
     """A learner's configuration: a frozen dataclass that opens a learner on a policy."""
 
+    @property
+    def needs_masters(self) -> bool:
+        """Whether the policy must be loaded for training, with float32 master weights."""
+        ...
+
+    def check(self) -> None:
+        """Raises a UserError, before anything loads, when what the learner needs is not installed."""
+        ...
+
     def open(self, policy: "Policy", total_steps: int, with_reference: bool) -> Learner:
         """Takes `policy` for training.
 
         Args:
-            policy: loaded for training; what samplers read of it changes with every update.
+            policy: loaded for training where masters are needed; what samplers read of it changes with every update.
             total_steps: optimizer steps the schedule is laid over.
             with_reference: keeps the present weights as the frozen reference.
         """

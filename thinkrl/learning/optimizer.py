@@ -1,16 +1,16 @@
-"""Float32 weights, their gradients and AdamW, for a module that computes in its own precision."""
+"""Float32 weights, their gradients and their steps, for a module that computes in its own precision."""
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from thinkrl.learning.learner import WEIGHT, LearnerState
+from thinkrl.learning.update_rules import OptimizerName, update_rules
 from thinkrl.models.policy import Policy
 from thinkrl.parallel.ranks import ranks
 
-_MOMENTS = ("exp_avg", "exp_avg_sq")
 CLIP_EPSILON = 1e-6
 """Keeps the clip factor finite at a gradient norm of 0; as in torch.nn.utils.clip_grad_norm_."""
 
@@ -46,14 +46,22 @@ class Optimizer(Protocol):
 
 
 class MasterOptimizer:
-    """AdamW (arXiv 1711.05101) on the float32 weights of a policy.
+    """AdamW, or another rule, on the float32 weights of a policy.
 
     The gradients of each micro-batch are added up in float32. One division by the count of the whole
     optimizer step, one clip by global norm, one step; then the weights are copied into the module.
     Weight decay acts on matrices, not on norms and biases.
     """
 
-    def __init__(self, policy: Policy, *, betas: tuple[float, float], epsilon: float, weight_decay: float) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        *,
+        betas: tuple[float, float],
+        epsilon: float,
+        weight_decay: float,
+        rule: OptimizerName = "adamw",
+    ) -> None:
         if policy.masters is None:
             raise ValueError(f"{policy.name} must be loaded for training to be learned on, got no master weights")
         parameters = dict(policy.module.named_parameters())
@@ -62,14 +70,9 @@ class MasterOptimizer:
             raise ValueError(f"master weights of {policy.name} and its trained parameters differ in names")
         self._module = {name: parameter for name, parameter in parameters.items() if name in policy.masters}
         self._masters = policy.masters
-        trained = [self._masters[name] for name in self._trained]
-        groups: list[dict[str, Any]] = [
-            {"params": [master for master in trained if master.ndim >= 2]},
-            {"params": [master for master in trained if master.ndim < 2], "weight_decay": 0.0},
-        ]
-        self._adam = torch.optim.AdamW(
-            [group for group in groups if group["params"]],
-            betas=betas, eps=epsilon, weight_decay=weight_decay, fused=True,
+        self._rules = update_rules(
+            rule, {name: self._masters[name] for name in self._trained}, _ends(policy, self._module),
+            betas=betas, epsilon=epsilon, weight_decay=weight_decay,
         )  # fmt: skip
         # Kept from step to step: to allocate them anew costs more than to add to them.
         self._sums: dict[str, Tensor] = {}
@@ -119,10 +122,8 @@ class MasterOptimizer:
         torch._foreach_mul_(gradients, clip / count)
         for name, gradient in zip(names, gradients, strict=True):
             self._masters[name].grad = gradient
-        for group in self._adam.param_groups:
-            group["lr"] = learning_rate
-        self._adam.step()
-        self._adam.zero_grad(set_to_none=True)
+        for rule in dict.fromkeys(self._rules.values()):
+            rule.step(learning_rate)
         self.discard()
         self._steps += 1
         self._publish()
@@ -157,21 +158,22 @@ class MasterOptimizer:
         # Kept in main memory: a second copy of everything would not fit beside the first on a GPU.
         tensors = {WEIGHT + name: _host_copy(master) for name, master in self._masters.items()}
         for name in self._trained:
-            moments = self._adam.state.get(self._masters[name], {})
-            tensors |= {f"{moment}/{name}": _host_copy(moments[moment]) for moment in _MOMENTS if moment in moments}
+            moments = self._rules[name].current(self._masters[name])
+            tensors |= {f"{moment}/{name}": _host_copy(tensor) for moment, tensor in moments.items()}
         return LearnerState({"optimizer_steps": self._steps}, tensors)
 
     @torch.no_grad()
     def load_state(self, steps: int, tensors: Mapping[str, Tensor]) -> None:
         """Restores what `state` gave; raises ValueError, before anything changes, for another model's state."""
         tensors = self._ranks.share_tensors(tensors, "the state to go on from")
+        moments = {name: self._rules[name].blank(self._masters[name]) if steps else {} for name in self._trained}
         wanted = {WEIGHT + name: master.shape for name, master in self._masters.items()}
-        if steps:
-            wanted |= {f"{moment}/{name}": self._masters[name].shape for name in self._trained for moment in _MOMENTS}
+        wanted |= {f"{key}/{name}": blank.shape for name, blanks in moments.items() for key, blank in blanks.items()}
         strange = sorted(wanted.keys() ^ tensors.keys())
         if strange:
+            other = "model" if any(name.startswith(WEIGHT) for name in strange) else "optimizer"
             raise ValueError(
-                f"the state is of another model: {len(strange)} tensors do not match, first '{strange[0]}'"
+                f"the state is of another {other}: {len(strange)} tensors do not match, first '{strange[0]}'"
             )
         for name, shape in wanted.items():
             if tensors[name].shape != shape:
@@ -179,18 +181,22 @@ class MasterOptimizer:
                     f"the state is of another model: '{name}' is {tuple(tensors[name].shape)}, expected {tuple(shape)}"
                 )
         self._steps = steps
-        self._adam.state.clear()
         for name, master in self._masters.items():
             master.copy_(tensors[WEIGHT + name])
+        for rule in dict.fromkeys(self._rules.values()):
+            rule.forget()
         for name in self._trained if steps else ():
-            master = self._masters[name]
-            moments = {moment: torch.empty_like(master).copy_(tensors[f"{moment}/{name}"]) for moment in _MOMENTS}
-            self._adam.state[master] = {
-                # The fused step wants its counter where the weights are.
-                "step": torch.tensor(float(steps), device=master.device),
-                **moments,
-            }
+            restored = {key: blank.copy_(tensors[f"{key}/{name}"]) for key, blank in moments[name].items()}
+            self._rules[name].restore(self._masters[name], restored, steps)
         self._publish()
+
+
+def _ends(policy: Policy, parameters: Mapping[str, Tensor]) -> set[str]:
+    """Names of the embeddings and of the output projection."""
+    module = policy.module
+    ends = (module.get_input_embeddings(), module.get_output_embeddings())  # type: ignore[no-untyped-call]
+    own = {id(parameter) for end in ends if end is not None for parameter in end.parameters()}
+    return {name for name, parameter in parameters.items() if id(parameter) in own}
 
 
 def _host_copy(tensor: Tensor) -> Tensor:

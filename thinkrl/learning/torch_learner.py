@@ -23,6 +23,7 @@ from thinkrl.learning.packing import Path, Row, example_paths, pack, rollout_pat
 from thinkrl.learning.schedule import Schedule, learning_rate_at
 from thinkrl.learning.scorer import Scored, Scorer, ScoreRows, check_shareable
 from thinkrl.learning.shares import own_batches, pack_for
+from thinkrl.learning.update_rules import OptimizerName, check_available
 from thinkrl.models.policy import Policy
 from thinkrl.parallel.ranks import ranks
 from thinkrl.rollouts.ragged import Ragged
@@ -33,7 +34,7 @@ from thinkrl.sampling.sampler import SamplingSpec
 
 @dataclass(frozen=True)
 class TorchLearner:
-    """AdamW on float32 weights; the module computes in its own precision.
+    """Steps float32 weights, or adapters on frozen ones; the module computes in its own precision.
 
     Losses and gradients are sums, added up over micro-batches in float32 and divided once by the count
     of the whole optimizer step, so that neither depends on how responses are batched.
@@ -41,6 +42,9 @@ class TorchLearner:
 
     learning_rate: float = 1e-6
     """Peak learning rate."""
+    optimizer: OptimizerName = "adamw"
+    """`adamw`; `adamw_8bit`, which keeps moments in a quarter of the memory (needs bitsandbytes); or `muon` for
+    matrices within the blocks with `adamw` for all else, at learning rates like AdamW's."""
     betas: tuple[float, float] = (0.9, 0.999)
     """Decay of AdamW's first and second moment."""
     epsilon: float = 1e-8
@@ -94,12 +98,21 @@ class TorchLearner:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
 
+    @property
+    def needs_masters(self) -> bool:
+        """Whether the policy must be loaded with float32 master weights: unless adapters are trained in their place."""
+        return self.adapter is None
+
+    def check(self) -> None:
+        """Raises ConfigError when the optimizer's package is not installed."""
+        check_available(self.optimizer)
+
     def open(self, policy: Policy, total_steps: int, with_reference: bool) -> "OpenTorchLearner":
         """Takes `policy` for training.
 
         Args:
             policy: loaded for training; its module and master weights are changed in place by updates. With an
-                adapter its weights stay, and are the reference; see `adapted_policy.attach`.
+                adapter no masters are needed: its weights stay, and are the reference (`adapted_policy.attach`).
             total_steps: optimizer steps the schedule is laid over.
             with_reference: keeps a frozen copy of the present weights, in the module's precision.
         """
@@ -110,7 +123,9 @@ class TorchLearner:
         reference = None
         if with_reference:
             reference = self.scorer(copy.deepcopy(policy.module).requires_grad_(False).train(False))
-        optimizer = MasterOptimizer(policy, betas=self.betas, epsilon=self.epsilon, weight_decay=self.weight_decay)
+        optimizer = MasterOptimizer(
+            policy, betas=self.betas, epsilon=self.epsilon, weight_decay=self.weight_decay, rule=self.optimizer
+        )
         return OpenTorchLearner(self, policy, total_steps, scorer, reference, optimizer)
 
     def _open_adapter(
@@ -119,7 +134,9 @@ class TorchLearner:
         adapted = attach(adapter, policy)
         self.prepare(adapted.module)
         reference = self.scorer(adapted.base) if with_reference else None
-        optimizer = AdapterOptimizer(adapted, betas=self.betas, epsilon=self.epsilon, weight_decay=self.weight_decay)
+        optimizer = AdapterOptimizer(
+            adapted, betas=self.betas, epsilon=self.epsilon, weight_decay=self.weight_decay, rule=self.optimizer
+        )
         return OpenTorchLearner(self, policy, total_steps, self.scorer(adapted.module), reference, optimizer)
 
     def prepare(self, module: PreTrainedModel) -> None:

@@ -67,8 +67,9 @@ class GRPO(Stage):
             )
 
     def check(self) -> None:
-        """Reads the prompts, and looks for the sampling engine."""
+        """Reads the prompts, and looks for the sampling engine and what the learner needs."""
         self.sampler.check()
+        self.learner.check()
         order_prompts(self.prompts, self.prompts_per_step, seed=0)
 
     def plan(self) -> str:
@@ -84,7 +85,7 @@ class GRPO(Stage):
 
     def run(self, context: StageContext) -> Mapping[str, Path]:
         """Trains and saves the model."""
-        policy = context.load_policy(self.model_from, for_training=True)
+        policy = context.load_policy(self.model_from, for_training=self.learner.needs_masters)
         learner = self.learner.open(
             policy,
             total_steps=self.steps * self.algorithm.updates_per_batch,

@@ -49,7 +49,8 @@ class SFT(Stage):
         return ((self.traces.stage, "traces"),) if isinstance(self.traces, FromStage) else ()
 
     def check(self) -> None:
-        """Reads the traces, unless an earlier stage is to make them."""
+        """Looks for what the learner needs, and reads the traces, unless an earlier stage is to make them."""
+        self.learner.check()
         if not isinstance(self.traces, FromStage):
             self.traces.traces()
 
@@ -65,7 +66,7 @@ class SFT(Stage):
 
     def run(self, context: StageContext) -> Mapping[str, Path]:
         """Trains and saves the model."""
-        policy = context.load_policy(self.model_from, for_training=True)
+        policy = context.load_policy(self.model_from, for_training=self.learner.needs_masters)
         renderer = ChatRenderer(policy.tokenizer)
         examples = [_example(trace, renderer) for trace in context.load_traces(self.traces)]
         if not examples:
