@@ -36,6 +36,16 @@ def test_all_keys_are_read(tmp_path: Path) -> None:
     assert one.signals == {"judge": 1}
 
 
+def test_tokens_make_up_the_response(tmp_path: Path) -> None:
+    (one,) = read(tmp_path, {**PLAIN, "response": "ab<t>", "tokens": ["a", "b", "<t>", ""], "token_count": 4})
+    assert one.tokens == ("a", "b", "<t>", "")
+    for tokens, message in ((["x", "y"], "tokens must make up"), ("x", "list of texts"), ([1], "list of texts")):
+        with pytest.raises(DataError, match=message):
+            read(tmp_path, {**PLAIN, "tokens": tokens})
+    with pytest.raises(DataError, match="token_count is 2, but there are 1 tokens"):
+        read(tmp_path, {**PLAIN, "tokens": ["x"], "token_count": 2})
+
+
 def test_what_one_line_says_of_a_prompt_holds_for_all(tmp_path: Path) -> None:
     lines = [PLAIN, {**PLAIN, "prompt_id": "b"}, {**PLAIN, "prompt": "q", "reference": 0}, PLAIN]
     found = read(tmp_path, *lines)

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from thinkrl.config.build import build
+from thinkrl.config.compose import compose
 from thinkrl.grading.verdict import Verdict
 from thinkrl.rewards.faults import RewardError
 from thinkrl.rewards.gate import Gate
@@ -400,9 +400,13 @@ CONF = Path(__file__).parents[2] / "conf" / "reward"
 
 
 @pytest.mark.parametrize("path", sorted(CONF.glob("*.yaml")), ids=lambda path: path.stem)
-def test_shipped_rewards_build_and_score(path: Path) -> None:
+def test_shipped_rewards_build_and_score(path: Path, tmp_path: Path) -> None:
     assert path.read_text().startswith("# ")
-    composed = build(Reward, yaml.safe_load(path.read_text()))
+    recipe = tmp_path / "recipe.yaml"
+    constants = "constants: {length_target: 40, length_step: 8, length_limit: 80}"
+    recipe.write_text(f"# A recipe.\ndefaults: [/base, {{/reward: {path.stem}}}, _self_]\n{constants}\n")
+    tree = compose(recipe)
+    composed = build(Reward, tree.tree["reward"], tree, "reward")
     result = composed.score(batch(["<think>3 + 4 = 7</think><answer>7</answer>", "8"]), RewardContext())
     assert result.kept.all()
     if "correctness" in composed.terms:

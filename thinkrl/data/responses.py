@@ -18,7 +18,7 @@ MAX_TOKENS = 10_000_000
 
 _KEYS = (
     "prompt_id", "response", "response_id", "prompt", "reference",
-    "finish_reason", "token_count", "signals", "metadata",
+    "finish_reason", "token_count", "tokens", "signals", "metadata",
 )  # fmt: skip
 _SHARED = ("prompt", "reference", "metadata")
 
@@ -28,7 +28,7 @@ class GivenResponse:
     """One line of the file.
 
     where: file and line, for messages. given_ids: prompt and response id as the file writes them.
-    token_count: None where the file has none. signals: JSON values by name.
+    token_count: None where the file has none. signals: JSON values by name. tokens: the text in pieces, or None.
     """
 
     where: str
@@ -39,6 +39,7 @@ class GivenResponse:
     finish_reason: FinishReason
     token_count: int | None
     signals: Mapping[str, Any]
+    tokens: tuple[str, ...] | None = None
 
 
 def read_responses(path: Path) -> list[GivenResponse]:
@@ -78,6 +79,7 @@ def read_responses(path: Path) -> list[GivenResponse]:
                 finish_reason=FinishReason(line.get("finish_reason") or "stop"),
                 token_count=line.get("token_count"),
                 signals=line.get("signals") or {},
+                tokens=_tokens(where, line),
             )
         )
     return responses
@@ -171,6 +173,21 @@ def _check_line(where: str, line: Mapping[str, Any]) -> None:
     least = 1 if line["response"] else 0
     if count is not None and not least <= count <= MAX_TOKENS:
         raise DataError(f"{where}: token_count must be from {least} to {MAX_TOKENS:,}, got {count}")
+
+
+def _tokens(where: str, line: Mapping[str, Any]) -> tuple[str, ...] | None:
+    tokens = line.get("tokens")
+    if tokens is None:
+        return None
+    if not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens):
+        raise DataError(f"{where}: tokens must be a list of texts, got {_shown(tokens)}")
+    if "".join(tokens) != line["response"]:
+        raise DataError(
+            f"{where}: tokens must make up the response when they are joined; an empty text stands for a stop token"
+        )
+    if line.get("token_count") not in (None, len(tokens)):
+        raise DataError(f"{where}: token_count is {line['token_count']}, but there are {len(tokens)} tokens")
+    return tuple(tokens)
 
 
 def _expect(where: str, line: Mapping[str, Any], key: str, kinds: tuple[type, ...], words: str) -> None:

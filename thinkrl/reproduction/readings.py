@@ -82,7 +82,9 @@ class FinishedRun:
         return {
             "prompts": sum(float(row.get("asked_prompts") or 0) for row in self.rows),
             "updates": sum(updates.values()),
-            "sampled_tokens": sum(float(row.get("sampled_tokens") or 0) for row in self.rows),
+            "sampled_tokens": sum(
+                float(row.get("sampled_tokens") or 0) + float(row.get("monitor_tokens") or 0) for row in self.rows
+            ),
         }
 
     @property

@@ -46,6 +46,45 @@ class LengthPenalty(RewardTerm):
 
 
 @dataclass(frozen=True)
+class TargetDistance(RewardTerm):
+    """|L - L_T| in sampled tokens. With the weight -a beside correctness it is L1-Exact (arXiv 2503.04697, eq. 1)."""
+
+    target_tokens: int
+    """L_T."""
+
+    def __post_init__(self) -> None:
+        if self.target_tokens < 1:
+            raise ValueError(f"target_tokens must be at least 1, got {self.target_tokens}")
+
+    def score(self, rollouts: Rollouts, context: RewardContext) -> Scores:
+        """A value of 0 or more per response."""
+        return Scores(np.abs(rollouts.sampled_counts - self.target_tokens).astype(np.float64))
+
+
+@dataclass(frozen=True)
+class BudgetMargin(RewardTerm):
+    """clip(a (L_T - L) + delta, 0, 1), L in sampled tokens: the length factor of L1-Max (arXiv 2503.04697, eq. 2)."""
+
+    target_tokens: int
+    """L_T."""
+    slope: float = 0.01
+    """a, per token."""
+    at_target: float = 0.5
+    """delta, the value at the target."""
+
+    def __post_init__(self) -> None:
+        if self.target_tokens < 1:
+            raise ValueError(f"target_tokens must be at least 1, got {self.target_tokens}")
+        if not self.slope > 0.0:
+            raise ValueError(f"slope must be above 0, got {self.slope}")
+
+    def score(self, rollouts: Rollouts, context: RewardContext) -> Scores:
+        """A value in [0, 1] per response."""
+        left = (self.target_tokens - rollouts.sampled_counts).astype(np.float64)
+        return Scores(np.clip(self.slope * left + self.at_target, 0.0, 1.0))
+
+
+@dataclass(frozen=True)
 class ThinkingLength(RewardTerm):
     """How near the thinking is to a target length, in [0, 1].
 

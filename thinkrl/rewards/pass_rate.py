@@ -49,3 +49,7 @@ class PassRateBands:
         """The band of a pass rate; a rate on a threshold goes to the band above or below it."""
         side: Literal["right", "left"] = "right" if on_threshold == "upper" else "left"
         return self.names[int(np.searchsorted(self.thresholds, rate, side))]
+
+
+THIRDS = PassRateBands()
+"""Below one third right is hard, from two thirds on easy."""

@@ -117,7 +117,7 @@ class Reward:
     @property
     def observes(self) -> bool:
         """Whether a term wants to see a monitor's responses."""
-        return any(hasattr(weighted.term, "observe") for weighted in self.terms.values())
+        return any(getattr(weighted.term, "observes", False) for weighted in self.terms.values())
 
     def observe(self, rollouts: Rollouts, context: RewardContext) -> None:
         """Shows responses that are not learned from to the terms that follow the policy; changes `context.state`."""

@@ -98,6 +98,25 @@ class GroupPassRateWeight:
 
 
 @dataclass(frozen=True)
+class Truncated:
+    """v up to L_T sampled tokens, `beyond` for every longer response: what a smaller context would pay."""
+
+    target_tokens: int
+    """L_T."""
+    beyond: float = 0.0
+    """Value of a longer response."""
+
+    def __post_init__(self) -> None:
+        if self.target_tokens < 1:
+            raise ValueError(f"target_tokens must be at least 1, got {self.target_tokens}")
+
+    def shape(self, values: NDArray[np.float64], rollouts: Rollouts, context: RewardContext) -> NDArray[np.float64]:
+        """Values with those of longer responses replaced."""
+        beyond = (rollouts.sampled_counts > self.target_tokens) & ~np.isnan(values)
+        return np.where(beyond, self.beyond, values)
+
+
+@dataclass(frozen=True)
 class LengthBudget:
     """v * min(1, B / tokens) for v > 0, with the group's budget B = slack * mean length of its passing responses.
 

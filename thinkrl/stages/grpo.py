@@ -13,10 +13,12 @@ from thinkrl.data.source import PromptSource
 from thinkrl.environments.environment import Environment
 from thinkrl.learning.learner import LearnerSource
 from thinkrl.rewards.reward import Reward
+from thinkrl.rewards.term import RewardContext
 from thinkrl.rollouts.ragged import add
 from thinkrl.sampling.sampler import SamplerSource, SamplingSpec
 from thinkrl.stages.artifacts import Kind
 from thinkrl.stages.context import StageContext
+from thinkrl.stages.monitor import Monitor
 from thinkrl.stages.records import batch_metrics, reward_columns
 from thinkrl.stages.stage import Stage
 from thinkrl.tracking.errors import RunError
@@ -49,6 +51,8 @@ class GRPO(Stage):
     """Prompts a batch."""
     group_size: GroupSize = 8
     """Responses sampled per prompt."""
+    monitor: Monitor | None = None
+    """Shows the reward what the policy can do, where a term of it wants to see that; such terms need one."""
     largest_mismatch: float = 0.1
     """Most that sampler and learner may differ in log-probability at the first step, in nats, as a mean over tokens."""
     checkpoint_every: int = 10
@@ -60,6 +64,8 @@ class GRPO(Stage):
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.sampling.temperature == 0:
             raise ValueError("sampling.temperature must be above 0 where log-probabilities are learned from, got 0")
+        if self.monitor is None and getattr(self.reward, "observes", False):
+            raise ValueError("monitor must be given: a term of the reward follows what the policy can do")
         if self.algorithm.minibatches > self.prompts_per_step:
             raise ValueError(
                 f"prompts_per_step must be at least the algorithm's {self.algorithm.minibatches} minibatches,"
@@ -100,6 +106,15 @@ class GRPO(Stage):
             watch = Stopwatch()
             with watch("wait"):
                 sampler.sync(learner.version)
+            watched: dict[str, float] = {}
+            if self.monitor is not None and self.reward.observes and self.monitor.due(step):
+                with watch("reward"):
+                    seen = self.environment.rollout(
+                        policy, sampler, self.monitor.chosen(order.prompts, context.seed), self.group_size,
+                        self.sampling, seed=context.seed, stage=f"{context.name}/monitor", step=step,
+                    )  # fmt: skip
+                    self.reward.observe(seen, RewardContext(step - 1, self.steps, memory))
+                    watched["monitor_tokens"] = float(seen.sampled.sum())
             with watch("sample"):
                 prompts = order.batch(step - 1, self.prompts_per_step)
                 rollouts = self.environment.rollout(
@@ -118,7 +133,7 @@ class GRPO(Stage):
 
             columns = {**reward_columns(rewards), "advantage": advantages.per_response()}
             context.write_rollouts(step, rollouts, columns)
-            row = {**batch_metrics(rollouts, rewards, watch, len(prompts)), **report.row()}
+            row = {**batch_metrics(rollouts, rewards, watch, len(prompts)), **watched, **report.row()}
             context.finish_step(
                 step, self.steps, row, watch, every=self.checkpoint_every, learner=learner, reward=memory
             )

@@ -19,6 +19,7 @@ from thinkrl.rollouts.ragged import Ragged, add
 from thinkrl.rollouts.signals import ROLLOUT_SIGNALS
 from thinkrl.rollouts.store import FinishReason, Group, Origin, Response, Rollouts
 from thinkrl.stages.scored_stage import REFERENCE_LOGPROBS, ScoredStage
+from thinkrl.stages.token_places import ids_of, joined_ends, spread_ends
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -112,25 +113,30 @@ def make_rollouts(
 ) -> tuple[Rollouts, list[list[str]]]:
     """Rollouts in the file's order, one group a prompt, and notes on what was counted.
 
-    Tokens have no ids here. Where their number is given, by `token_count` or by a signal for each token, they
-    are spread evenly over the text; else `tokenizer` splits the text, and a stop token is added to a finished
-    response, as in a run. Without a tokenizer a response is one token.
+    Tokens are those that the file gives as texts. Where it gives their number alone, by `token_count` or by a signal
+    for each token, they have no ids (-1) and are spread over the text, but for tags, which are a token each, unless
+    the `tokenizer` splits the text into just as many as a signal has. Else the tokenizer splits it, and a stop token
+    is added to a finished response, as in a run. Without a tokenizer a response is one token.
     """
     responses: list[Response] = []
     notes: list[list[str]] = []
     opened: list[PreTrainedTokenizerBase] = []
     for one in given:
-        count, note = _given_count(one, readings), []
-        if count is not None or tokenizer is None:
-            count = 1 if count is None else count
-            ends = (np.arange(1, count + 1, dtype=np.int64) * len(one.text)) // max(count, 1)
+        counts, note = _given_counts(one, readings), []
+        count = next(iter(counts.values()), None)
+        if one.tokens is not None:
+            ids, ends = ids_of(one.tokens), joined_ends(one.tokens)
+        elif count is not None or tokenizer is None:
+            ends = spread_ends(one.text, 1 if count is None else count)
+            ids = np.full(len(ends), -1, dtype=np.int32)
+            if tokenizer is not None and set(counts) - {"token_count"}:  # then it matters where each token stands
+                ids, ends = _split_as_counted(tokenizer, opened, one, len(ends)) or (ids, ends)
         else:
             if not opened:
                 opened.append(_open(tokenizer, one))
-            ends = _split(opened[0], one)
-            count = len(ends)
-            note = [f"{count} tokens, counted with the recipe's tokenizer"]
-        responses.append(_response(one, count, ends.astype(np.int32), readings))
+            ids, ends = _split(opened[0], one)
+            note = [f"{len(ends)} tokens, counted with the recipe's tokenizer"]
+        responses.append(_response(one, ids, ends.astype(np.int32), readings))
         notes.append(note)
     prompts = {one.prompt.prompt_id: one.prompt for one in given}
     groups = [Group(name, prompt, np.zeros(0, dtype=np.int32)) for name, prompt in prompts.items()]
@@ -147,16 +153,40 @@ def _open(tokenizer: "Callable[[], PreTrainedTokenizerBase]", one: GivenResponse
         ) from error
 
 
-def _split(tokenizer: "PreTrainedTokenizerBase", one: GivenResponse) -> NDArray[np.int64]:
-    """Where each token ends in the text, in characters, with a stop token after a finished response."""
-    offsets = tokenizer(one.text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
-    ends = [end for _, end in offsets] + [len(one.text)] * (one.finish_reason is FinishReason.STOP)
-    return np.maximum.accumulate(np.asarray(ends, dtype=np.int64)) if ends else np.zeros(0, dtype=np.int64)
+def _split(tokenizer: "PreTrainedTokenizerBase", one: GivenResponse) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """Ids, and where each token ends in the text, in characters, with a stop token after a finished response."""
+    split = tokenizer(one.text, add_special_tokens=False, return_offsets_mapping=True)
+    stop = [0] * (one.finish_reason is FinishReason.STOP)
+    ids = [*split["input_ids"], *((tokenizer.eos_token_id or 0) for _ in stop)]
+    ends = [*(end for _, end in split["offset_mapping"]), *(len(one.text) for _ in stop)]
+    return np.asarray(ids, dtype=np.int32), np.maximum.accumulate(np.asarray(ends, dtype=np.int64))
 
 
-def _given_count(one: GivenResponse, readings: Mapping[str, Reading]) -> int | None:
-    """The number of tokens that the line gives. Raises SignalError where it gives two."""
+def _split_as_counted(
+    tokenizer: "Callable[[], PreTrainedTokenizerBase]",
+    opened: "list[PreTrainedTokenizerBase]",
+    one: GivenResponse,
+    count: int,
+) -> tuple[NDArray[np.int32], NDArray[np.int64]] | None:
+    """The tokenizer's split where it has `count` tokens, with or without a stop token; None where it has not."""
+    if not opened:
+        try:
+            opened.append(tokenizer())
+        except ConfigError:
+            return None  # it is not there, and the response can be scored without it
+    ids, ends = _split(opened[0], one)
+    return (
+        (ids[:count], ends[:count])
+        if len(ends) - (one.finish_reason is FinishReason.STOP) <= count <= len(ends)
+        else None
+    )
+
+
+def _given_counts(one: GivenResponse, readings: Mapping[str, Reading]) -> dict[str, int]:
+    """The number of tokens that the line gives, by what gives it. Raises SignalError where they differ."""
     counts = {} if one.token_count is None else {"token_count": one.token_count}
+    if one.tokens is not None:
+        counts["tokens"] = len(one.tokens)
     for name in one.signals:
         shape = (
             readings[name].signal.shape
@@ -170,10 +200,13 @@ def _given_count(one: GivenResponse, readings: Mapping[str, Reading]) -> int | N
     if len(set(counts.values())) > 1:
         said = ", ".join(f"{count} by {name}" for name, count in counts.items())
         raise SignalError(f"{one.where}: response {one.response_id!r} has numbers of tokens that differ: {said}")
-    return next(iter(counts.values()), None)
+    return counts
 
 
-def _response(one: GivenResponse, count: int, ends: NDArray[np.int32], readings: Mapping[str, Reading]) -> Response:
+def _response(
+    one: GivenResponse, ids: NDArray[np.int32], ends: NDArray[np.int32], readings: Mapping[str, Reading]
+) -> Response:
+    count = len(ids)
     blank = np.full(count, np.nan, dtype=np.float32)
     filled = {
         name: np.asarray(_numbers(one, name, one.signals[name], "token"), dtype=np.float32)
@@ -185,7 +218,7 @@ def _response(one: GivenResponse, count: int, ends: NDArray[np.int32], readings:
         group_id=one.prompt.prompt_id,
         text=one.text,
         finish_reason=one.finish_reason,
-        token_ids=np.zeros(count, dtype=np.int32),
+        token_ids=ids,
         origins=np.full(count, Origin.SAMPLED, dtype=np.uint8),
         logprobs=filled.get("logprobs", blank),
         entropies=filled.get("entropies", blank),
