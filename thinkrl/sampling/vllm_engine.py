@@ -123,11 +123,15 @@ def import_vllm(name: str) -> Any:
     return importlib.import_module(name)
 
 
-def set_environment() -> None:
-    """What vLLM reads from the environment when it is imported; what the user has set stays."""
-    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-    os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+def engine_environment() -> dict[str, str]:
+    """What an engine reads from its environment, wherever it runs; what the user has set stays."""
+    wanted = {
+        "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        # Otherwise attention is cut by what is in the batch, and the last bits of a sample depend on it.
+        "VLLM_CPU_ATTN_SPLIT_KV": "0",
+    }
+    return {name: value for name, value in wanted.items() if name not in os.environ}
 
 
 @contextmanager

@@ -19,10 +19,10 @@ from thinkrl.sampling.vllm_engine import (
     VLLMEngine,
     check_logprobs,
     check_weights,
+    engine_environment,
     engine_folder,
     import_vllm,
     require_vllm,
-    set_environment,
 )
 from thinkrl.sampling.vllm_requests import Answer, Call, VLLMRequests
 
@@ -144,7 +144,8 @@ def _answer(output: Any) -> Answer:
 
 
 def _start(arguments: dict[str, Any]) -> Any:
-    set_environment()
+    os.environ.update(engine_environment())
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     # The engine runs here, so that weights need not be copied to reach it.
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     platform = import_vllm("vllm.platforms").current_platform

@@ -36,6 +36,7 @@ def serve(arguments: Sequence[str]) -> None:
     # The routes through which a worker's methods are called.
     os.environ["VLLM_SERVER_DEV_MODE"] = "1"
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    os.environ.setdefault("VLLM_CPU_ATTN_SPLIT_KV", "0")
     sys.argv = ["vllm", *arguments, *REQUIRED]
     runpy.run_module("vllm.entrypoints.openai.api_server", run_name="__main__")
 

@@ -16,6 +16,7 @@ from thinkrl.sampling.vllm_engine import (
     VLLMEngine,
     check_logprobs,
     check_weights,
+    engine_environment,
     engine_folder,
     require_vllm,
     temporary_folder,
@@ -224,7 +225,7 @@ def _answer(choice: dict[str, Any]) -> Answer:
 
 def _environment(arguments: dict[str, Any], *, on_gpu: bool) -> dict[str, str]:
     """What a server reads from its environment; what the user has set stays."""
-    wanted = {"VLLM_LOGGING_LEVEL": "WARNING", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+    wanted = engine_environment() | {"VLLM_LOGGING_LEVEL": "WARNING"}
     if not on_gpu:
         # The engine's process does the work itself: another one for it would take as long again to start.
         wanted["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
