@@ -1,5 +1,6 @@
 """Sizes that cannot run are refused when the configuration is built; schedules see a stage from its first step."""
 
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -8,11 +9,12 @@ import numpy as np
 import pytest
 
 from thinkrl.grading.verdict import Verdict
+from thinkrl.parallel.ranks import Ranks
 from thinkrl.rewards.result import RewardResult
 from thinkrl.rewards.schedules import progress
 from thinkrl.rollouts.store import Rollouts
 from thinkrl.sampling.sampler import SamplingSpec
-from thinkrl.stages import grpo
+from thinkrl.stages.context import StageContext
 from thinkrl.stages.grpo import GRPO
 from thinkrl.stages.rejection_sampling import RejectionSampling, Selection
 from thinkrl.stages.sft import SFT
@@ -96,21 +98,22 @@ def test_schedules_run_from_the_first_step_to_the_last(
         load_policy=lambda *_, **__: SimpleNamespace(),
         open_sampler=lambda source, policy: source.open(policy),
         resume=lambda *_: RunState(0),
+        score=partial(StageContext.score, SimpleNamespace(ranks=Ranks())),
+        save_policy=lambda *_: tmp_path,
+        write_traces=lambda *_: tmp_path,
         write_rollouts=lambda *_: None,
         finish_step=lambda *_, **values: kept.append(dict(values["reward"])),
         **{"seed": 0, "name": "s", "folder": tmp_path, "plumbing": False},
     )
     if kind == "grpo":
-        learner = SimpleNamespace(open=lambda *_, **__: SimpleNamespace(version=0, weights=dict))
+        learner = SimpleNamespace(needs_masters=True, open=lambda *_, **__: SimpleNamespace(version=0, weights=dict))
         steps = algorithm(
             token_rewards=lambda *_: None,
             advantages=lambda *_: SimpleNamespace(per_response=lambda: [0.0] * 4),
             update=lambda *_: SimpleNamespace(metrics={}, row=dict),
         )
-        monkeypatch.setattr(grpo, "save_policy", lambda *_: tmp_path)
         make_grpo(**parts, algorithm=steps, learner=learner, steps=3).run(context)
     else:
-        monkeypatch.setattr("thinkrl.stages.rejection_sampling.write_traces", lambda path, traces: path)
         monkeypatch.setattr("thinkrl.stages.rejection_sampling.Trace", lambda prompt, text: text)
         monkeypatch.setattr("thinkrl.stages.rejection_sampling.order_prompts", lambda *_: Order(prompts))
         make_rejection(**parts, prompt_count=3).run(context)

@@ -1,20 +1,29 @@
 """What a stage is given to work with: its inputs, its place in the run directory, and its memory."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from thinkrl.data.traces import Trace, TraceSource, read_traces
+from thinkrl.data.traces import Trace, TraceSource, read_traces, write_traces
+from thinkrl.grading.verdict import Verdict
 from thinkrl.learning.learner import Learner, LearnerState
 from thinkrl.models.policy import Policy
+from thinkrl.models.saving import save_policy
 from thinkrl.models.source import ModelSource
+from thinkrl.parallel.ranks import Ranks, ranks
+from thinkrl.rewards.result import RewardResult, TermResult
+from thinkrl.rewards.reward import Reward
+from thinkrl.rewards.term import RewardContext
+from thinkrl.rollouts.ragged import Ragged
 from thinkrl.rollouts.store import Rollouts
+from thinkrl.sampling.ranked_sampler import RankedSampler
 from thinkrl.sampling.sampler import Sampler, SamplerSource
 from thinkrl.stages.artifacts import Artifact, FromStage, find_artifact, model_artifact, model_stage
 from thinkrl.stages.interrupt import Interrupt
 from thinkrl.stages.records import sample_table
+from thinkrl.tracking.atomic import write_text
 from thinkrl.tracking.checkpoints import CheckpointStore
 from thinkrl.tracking.errors import RunError
 from thinkrl.tracking.progress import ProgressDisplay
@@ -27,9 +36,13 @@ from thinkrl.tracking.state import RunState
 class StageContext:
     """One stage's view of the run. A stage reads and writes nothing else.
 
+    Where several processes run the stage together, each has a context: what is written, the first writes, and what
+    is read from outside (rewards, checkpoints), the first reads and tells the others.
+
     name: the stage's name in the recipe. index, count: its place among the stages. folder: its own place.
-    produced: what earlier stages made. start: where the metrics log stood when the stage began, so
-    that a restart without a checkpoint begins there. plumbing: the scale's, see `Scale.plumbing`.
+    produced: what earlier stages made. checkpoints: the first process's, else None. start: where the metrics log
+    stood when the stage began, so that a restart without a checkpoint begins there.
+    plumbing: the scale's, see `Scale.plumbing`.
     """
 
     name: str
@@ -41,11 +54,13 @@ class StageContext:
     produced: Mapping[str, Mapping[str, Artifact]]
     recorder: Recorder
     progress: ProgressDisplay
-    checkpoints: CheckpointStore
+    checkpoints: CheckpointStore | None
     start: Mapping[str, int]
     interrupt: Interrupt
     plumbing: bool = False
     checkpoint_seconds: float = 0.0
+    ranks: Ranks = field(default_factory=ranks)
+    """The processes that run the stage together."""
     opened: ExitStack = field(default_factory=ExitStack)
     """Closed by the runner when the stage ends, however it ends."""
 
@@ -60,13 +75,26 @@ class StageContext:
     def load_policy(self, model_from: str, *, for_training: bool = False) -> Policy:
         """Loads the policy a stage starts from."""
         artifact = self.model_artifact(model_from)
-        return self.model.load(artifact.path if artifact else None, for_training=for_training, seed=self.seed)
+        with self.ranks.first_alone("the first process's model"):
+            return self.model.load(artifact.path if artifact else None, for_training=for_training, seed=self.seed)
 
     def open_sampler(self, source: SamplerSource, policy: Policy) -> Sampler:
         """A sampler on `policy`, closed when the stage ends."""
         sampler = source.open(policy)
         self.opened.callback(sampler.close)
-        return sampler
+        return sampler if self.ranks.size == 1 else RankedSampler(sampler, self.ranks)
+
+    def score(
+        self, reward: Reward, rollouts: Rollouts, step: int, total: int, memory: MutableMapping[str, Any]
+    ) -> RewardResult:
+        """The rewards of step `step` (from 1) of `total`. The first process asks for them: a judge is asked once, and
+        what runs into a time limit does so for all."""
+        told: tuple[RewardResult, dict[str, Any]] | None = None
+        if self.ranks.first:
+            told = reward.score(rollouts, RewardContext(step - 1, total, memory)), dict(memory)
+        rewards, remembered = self.ranks.share(told, "rewards", (RewardResult, TermResult, Verdict, Ragged))
+        memory.update(remembered)
+        return cast(RewardResult, rewards)
 
     def load_traces(self, source: TraceSource | FromStage) -> Sequence[Trace]:
         """Supervised traces, from a data source or from an earlier stage."""
@@ -79,11 +107,13 @@ class StageContext:
 
         Cuts off the metric rows of later steps, which are about to be repeated.
         """
-        state = self.checkpoints.latest()
-        if state is None:
+        found = self.checkpoints.latest() if self.checkpoints is not None else None
+        step, saved = self.ranks.share((found.step, found.values) if found else (None, {}), "the last checkpoint")
+        if step is None:
             self.recorder.rewind(self.start)
             state = RunState(step=0)
         else:
+            state = RunState(step, saved, found.tensors if found else {})
             self.recorder.rewind(state.values["metrics"])
             self.recorder.message(f"{self.name}: continuing after step {state.step} of {total}")
             if learner is not None:
@@ -95,17 +125,35 @@ class StageContext:
     def checkpoint(self, step: int, learner: Learner | None = None, **values: Any) -> None:
         """Saves all that `resume` needs to go on after `step` steps."""
         learned = learner.state() if learner is not None else LearnerState({}, {})
-        self.checkpoints.save(
-            RunState(
-                step=step,
-                values={**values, "metrics": self.recorder.position, "learner": learned.values},
-                tensors=learned.tensors,
+        if self.checkpoints is not None:
+            self.checkpoints.save(
+                RunState(
+                    step=step,
+                    values={**values, "metrics": self.recorder.position, "learner": learned.values},
+                    tensors=learned.tensors,
+                )
             )
-        )
+
+    def save_policy(self, policy: Policy, learner: Learner) -> Path:
+        """Exports the policy with the learner's weights."""
+        weights, folder = learner.weights(), self.folder / "model"
+        return save_policy(policy, folder, weights) if self.ranks.first else folder
+
+    def write_traces(self, traces: Sequence[Trace]) -> Path:
+        """Writes the traces that the stage hands on."""
+        path = self.folder / "traces.jsonl"
+        return write_traces(path, traces) if self.ranks.first else path
+
+    def write_text(self, path: Path, text: str) -> None:
+        """Writes a file of the stage."""
+        if self.ranks.first:
+            write_text(path, text)
 
     def write_rollouts(self, step: int, rollouts: Rollouts, columns: Columns) -> None:
         """Stores every response of a step with `columns`, and shows some of them to the tracker. A repeated step
         leaves the same file."""
+        if not self.ranks.first:
+            return
         write_rollouts(self.folder / "rollouts" / f"{step:06d}.parquet", rollouts, columns, stage=self.name, step=step)
         self.recorder.samples(f"{self.name}/samples", *sample_table(rollouts, columns))
 
@@ -127,12 +175,13 @@ class StageContext:
         """
         self.recorder.record(self.name, step, row, {**watch.seconds, "checkpoint": self.checkpoint_seconds})
         self.checkpoint_seconds = 0.0
-        if self.interrupt.requested or (step % every == 0 and step < total):
+        stop = self.ranks.any(self.interrupt.requested, f"the end of step {step} of {self.name}")
+        if stop or (step % every == 0 and step < total):
             saving = Stopwatch()
             with saving("checkpoint"):
                 self.checkpoint(step, learner, **values)
             self.checkpoint_seconds = saving.seconds["checkpoint"]
-        if self.interrupt.requested:
+        if stop:
             raise KeyboardInterrupt(f"stopped in stage '{self.name}' after step {step}, which is saved")
 
     def empty(self, reason: str) -> RunError:

@@ -2,16 +2,18 @@
 
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
 from thinkrl.config.composed import Composed
 from thinkrl.config.render import config_text, origins_text
 from thinkrl.models.allocator import keep_freed_memory
+from thinkrl.parallel.ranks import Ranks, ranks
 from thinkrl.stages.artifacts import Artifact, Kind, model_artifact
 from thinkrl.stages.context import StageContext
 from thinkrl.stages.experiment import Experiment
+from thinkrl.stages.following import Produced, announce, announce_end, follow
 from thinkrl.stages.interrupt import Interrupt
 from thinkrl.stages.reuse import StageCache, cache_root, stage_fingerprint
 from thinkrl.stages.stage import Stage
@@ -23,10 +25,8 @@ from thinkrl.tracking.progress import ProgressDisplay
 from thinkrl.tracking.recorder import Recorder
 from thinkrl.tracking.tracker import NoTracker
 
-Produced = Mapping[str, Mapping[str, Artifact]]
-
-_FREE_KEYS = ("tracker", "reuse", "paper", "claim", "deviations")
-"""What may change between two starts of a run: no result depends on it."""
+_FREE_KEYS = ("tracker", "reuse", "paper", "claim", "deviations", "*learner.processes", "*learner.wait_minutes")
+"""What may change between two starts of a run: no result depends on it, or, for processes, by rounding alone."""
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,12 @@ class Run:
 def run_experiment(experiment: Experiment, composed: Composed, directory: Path) -> Run:
     """Runs or continues `experiment` in `directory`.
 
-    Raises KeyboardInterrupt after Ctrl-C, with the step in hand saved; every other error leaves the
-    run as it was at its last checkpoint.
+    Where this process is one of several, all of them call this. Raises KeyboardInterrupt after Ctrl-C, with
+    the step in hand saved; every other error leaves the run as it was at its last checkpoint.
     """
     keep_freed_memory()
+    if not ranks().first:
+        return Run(directory.absolute(), follow(experiment, ranks()))
     for stage in experiment.stages.values():
         stage.check()
     record = {"recipe": experiment.name, "overrides": list(composed.overrides), "seed": experiment.seed}
@@ -87,6 +89,7 @@ class Pipeline:
         self._interrupt = interrupt
         self._cache = StageCache(cache_root() / "stages")
         self._produced: dict[str, dict[str, Artifact]] = {}
+        self._ranks: Ranks = ranks()
 
     def run(self) -> Produced:
         """Runs every stage that is not finished yet."""
@@ -101,14 +104,17 @@ class Pipeline:
                 }
             else:
                 if self._interrupt.requested:
+                    announce_end(self._ranks, self._produced, stopped=True)
                     raise KeyboardInterrupt(f"stopped before stage '{name}'; what is finished is saved")
                 self._produced[name] = self._run_stage(index, name, stage)
+        announce_end(self._ranks, self._produced)
         return self._produced
 
     def _run_stage(self, index: int, name: str, stage: Stage) -> dict[str, Artifact]:
         fingerprint = stage_fingerprint(name, self._tree, self._inputs(stage))
         record = self._directory.begin_stage(index, name, self._recorder.position, fingerprint)
         folder = self._directory.stage_path(index, name)
+        checkpoints = CheckpointStore(folder / "checkpoints", report=self._recorder.message)
         context = StageContext(
             name=name,
             index=index,
@@ -119,30 +125,39 @@ class Pipeline:
             produced=self._produced,
             recorder=self._recorder,
             progress=self._progress,
-            checkpoints=CheckpointStore(folder / "checkpoints", report=self._recorder.message),
+            checkpoints=checkpoints,
             start=record.metrics or self._recorder.position,
             interrupt=self._interrupt,
             plumbing=self._experiment.scale.plumbing,
         )
         reuse = self._experiment.reuse
-        if record.work not in ("", fingerprint) and context.checkpoints.steps():
+        if record.work not in ("", fingerprint) and checkpoints.steps():
             self._recorder.message(
                 f"{name}: code, libraries or data changed after this stage began; no other run takes its result"
             )
             # Part old, part new: neither work's result, nor the input of any work that was done before.
             fingerprint, reuse = uuid.uuid4().hex, False
         with context.opened:
-            made = self._reuse_or_run(stage, context, fingerprint) if reuse else stage.run(context)
+            if reuse:
+                made = self._reuse_or_run(stage, context, checkpoints, fingerprint)
+            else:
+                made = self._run_on_all(stage, context)
         _ = self._recorder.position  # the rows are on the disk before the stage counts as finished
         self._directory.finish_stage(index, name, {kind: (path, fingerprint) for kind, path in made.items()})
-        context.checkpoints.clear()
+        checkpoints.clear()
         return {kind: Artifact(cast(Kind, kind), path, fingerprint) for kind, path in made.items()}
 
-    def _reuse_or_run(self, stage: Stage, context: StageContext, fingerprint: str) -> Mapping[str, Path]:
+    def _run_on_all(self, stage: Stage, context: StageContext) -> Mapping[str, Path]:
+        announce(self._ranks, context)
+        return stage.run(context)
+
+    def _reuse_or_run(
+        self, stage: Stage, context: StageContext, checkpoints: CheckpointStore, fingerprint: str
+    ) -> Mapping[str, Path]:
         """Takes the stage from the cache, or runs it and puts it there."""
         cached = self._cache.find(fingerprint)
         if cached is None:
-            made = stage.run(context)
+            made = self._run_on_all(stage, context)
             rows = read_rows(self._directory.path / "metrics.jsonl")[context.start["rows"] :]
             try:
                 self._cache.store(fingerprint, context.folder, made, rows)
@@ -151,8 +166,9 @@ class Pipeline:
             return made
         self._recorder.message(f"{context.name}: the same work was done before, taken from the cache")
         made, rows = self._cache.restore(cached, context.folder)
-        context.checkpoints.clear()
-        context.resume(total=len(rows))
+        checkpoints.clear()
+        # This process alone: the others do not hear of a stage that is not run.
+        replace(context, ranks=Ranks()).resume(total=len(rows))
         for row in rows:
             self._recorder.replay(row)
         return made

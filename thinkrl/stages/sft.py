@@ -9,7 +9,6 @@ from thinkrl.config.component import Epochs, Steps
 from thinkrl.data.chat import ChatRenderer
 from thinkrl.data.traces import Trace, TraceSource
 from thinkrl.learning.learner import Example, LearnerSource
-from thinkrl.models.saving import save_policy
 from thinkrl.rollouts.streams import generator
 from thinkrl.stages.artifacts import FromStage, Kind
 from thinkrl.stages.context import StageContext
@@ -83,7 +82,7 @@ class SFT(Stage):
                 report = learner.supervise([examples[int(index)] for index in chosen])
             row = {**report.row(), "epoch": epoch, "traces": len(chosen)}
             context.finish_step(step, total, row, watch, every=self.checkpoint_every, learner=learner)
-        return {"model": save_policy(policy, context.folder / "model", learner.weights())}
+        return {"model": context.save_policy(policy, learner)}
 
 
 def _example(trace: Trace, renderer: ChatRenderer) -> Example:

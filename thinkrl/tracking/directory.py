@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal
 
@@ -90,7 +91,8 @@ class RunDirectory:
 
         config_text, origins_text: YAML of the resolved configuration and of what set each value.
         record: what else `run.json` should say (recipe, command, seeds), JSON values; kept from the first time.
-        free_keys: top-level keys that may change between starts, because no result depends on them.
+        free_keys: top-level keys, or patterns of whole keys (with `*`), that may change between starts, because no
+            result depends on them.
 
         Raises RunError when another process holds the run, when the configuration differs from the
         stored one, when `path` is something else's folder, and when the disk refuses.
@@ -132,7 +134,7 @@ class RunDirectory:
         record = _read_json(path / "run.json")
         stored_text = _read_text(path / "config.yaml")
         changes = differences(yaml.safe_load(stored_text), yaml.safe_load(config_text))
-        refused = {key: pair for key, pair in changes.items() if key.split(".")[0] not in free_keys}
+        refused = {key: pair for key, pair in changes.items() if not _free(key, free_keys)}
         if refused:
             listed = "\n".join(f"  {key}: {old} -> {new}" for key, (old, new) in refused.items())
             raise RunError(
@@ -246,6 +248,10 @@ def _comparable(made_by: Mapping[str, Any]) -> dict[str, Any]:
     """The part of versions, git and hardware that can change a result."""
     hardware_used = {key: (made_by["hardware"] or {}).get(key) for key in ("processor", "cores", "gpus")}
     return {"versions": made_by["versions"], "git": made_by["git"], "hardware": hardware_used}
+
+
+def _free(key: str, free_keys: Sequence[str]) -> bool:
+    return any(key.split(".")[0] == free or ("*" in free and fnmatchcase(key, free)) for free in free_keys)
 
 
 def _stage_key(index: int, name: str) -> str:
