@@ -6,6 +6,7 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -24,7 +25,7 @@ defaults:
   - /model: tiny
   - /data: chain_sum
   - /environment: single_turn
-  - /reward: true_steps
+  - /reward: random
   - /algorithm: grpo
   - /stage@stages.grpo: grpo
   - _self_
@@ -59,25 +60,14 @@ def test_quickstart_runs_on_vllm_and_goes_on_where_it_was_killed(undisturbed: Pa
     assert files(tmp_path / "run") == files(tmp_path / "whole")
 
 
-def test_a_run_on_servers_survives_what_is_killed_and_equals_one_in_process(tmp_path: Path) -> None:
-    """The run is killed, then its engine, then it finishes: every row and file equals those of a run that nothing
-    disturbed, on the engine in its own process."""
+def test_a_run_on_servers_survives_a_killed_engine_and_equals_one_in_process(tmp_path: Path) -> None:
+    """Every row and file equals those of a run that nothing disturbed, on the engine in its own process."""
     whole = one_stage(tmp_path, tmp_path / "whole", "sampler=vllm", "sampler.kv_cache_gib=0.05")
     assert finish(start(whole, tmp_path / "whole.log")) == 0, (tmp_path / "whole.log").read_text()
     args = one_stage(tmp_path, tmp_path / "run", "sampler=vllm_server", "sampler.kv_cache_gib=0.05")
 
     process = start(args, tmp_path / "log")
-    wait_for(lambda: row_count(tmp_path / "run") >= 2 or not process.is_alive(), tmp_path / "log")
-    servers = psutil.Process(process.pid).children(recursive=True)
-    assert any("EngineCore" in name(server) for server in servers), (tmp_path / "log").read_text()
-    process.kill()
-    assert finish(process) == -signal.SIGKILL
-    wait_for(lambda: not any(alive(server) for server in servers), tmp_path / "log")
-
-    process = start(args, tmp_path / "log")
-    done = row_count(tmp_path / "run")
-    wait_for(lambda: row_count(tmp_path / "run") >= done + 2 or not process.is_alive(), tmp_path / "log")
-    servers = psutil.Process(process.pid).children(recursive=True)
+    servers = servers_after(2, process, tmp_path)
     next(server for server in servers if "EngineCore" in name(server)).kill()
     assert finish(process, seconds=60) == 1
     log = (tmp_path / "log").read_text()
@@ -89,7 +79,19 @@ def test_a_run_on_servers_survives_what_is_killed_and_equals_one_in_process(tmp_
     assert finish(start(args, tmp_path / "log")) == 0, (tmp_path / "log").read_text()
     assert metric_rows(tmp_path / "run") == metric_rows(tmp_path / "whole")
     assert files(tmp_path / "run") == files(tmp_path / "whole")
-    assert all("correction/weight" in row for row in metric_rows(tmp_path / "run"))
+    assert all(abs(row["correction/weight"] - 1) < 1e-3 for row in metric_rows(tmp_path / "run"))
+
+
+@pytest.mark.slow
+def test_servers_go_with_a_run_that_is_killed(tmp_path: Path) -> None:
+    args = one_stage(tmp_path, tmp_path / "run", "sampler=vllm_server", "sampler.kv_cache_gib=0.05")
+    process = start(args, tmp_path / "log")
+    servers = servers_after(2, process, tmp_path)
+    process.kill()
+    assert finish(process) == -signal.SIGKILL
+    wait_for(lambda: not any(alive(server) for server in servers), tmp_path / "log", seconds=10)
+    assert finish(start(args, tmp_path / "log")) == 0, (tmp_path / "log").read_text()
+    assert [row["step"] for row in metric_rows(tmp_path / "run")] == list(range(1, 9))
 
 
 @pytest.mark.slow
@@ -105,11 +107,18 @@ def test_quickstart_on_two_servers_equals_quickstart_in_process(tmp_path: Path) 
 def test_ctrl_c_finishes_the_step_and_ends_the_servers(tmp_path: Path) -> None:
     args = one_stage(tmp_path, tmp_path / "run", "sampler=vllm_server", "sampler.kv_cache_gib=0.05")
     process = start(args, tmp_path / "log")
-    wait_for(lambda: row_count(tmp_path / "run") >= 2, tmp_path / "log")
-    servers = psutil.Process(process.pid).children(recursive=True)
+    servers = servers_after(2, process, tmp_path)
     os.kill(process.pid, signal.SIGINT)
     assert finish(process, seconds=60) == 130
     assert not any(alive(server) for server in servers)
+
+
+def servers_after(rows: int, process: Any, folder: Path) -> list[psutil.Process]:
+    """The processes that a run has started, once it has so many rows."""
+    wait_for(lambda: row_count(folder / "run") >= rows or not process.is_alive(), folder / "log")
+    servers = psutil.Process(process.pid).children(recursive=True)
+    assert any("EngineCore" in name(server) for server in servers), (folder / "log").read_text()
+    return servers
 
 
 def row_count(run: Path) -> int:

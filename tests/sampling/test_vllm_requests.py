@@ -3,8 +3,12 @@
 import dataclasses
 import importlib.util
 import inspect
+import subprocess
+import sys
+import time
 
 import numpy as np
+import psutil
 import pytest
 from architectures import tiny_policy
 
@@ -15,6 +19,7 @@ from thinkrl.sampling.vllm_engine import VLLMEngine
 from thinkrl.sampling.vllm_processes import flags
 from thinkrl.sampling.vllm_requests import Answer, VLLMRequests, parameters
 from thinkrl.sampling.vllm_sampler import VLLMSampler
+from thinkrl.sampling.vllm_serve import PARENT
 from thinkrl.sampling.vllm_server_sampler import VLLMServerSampler
 
 
@@ -194,3 +199,26 @@ def test_every_wait_has_a_field():
     fields = {field.name for field in dataclasses.fields(VLLMServerSampler)}
     assert {"start_seconds", "sync_seconds", "sample_seconds"} <= fields
     assert "seconds" in inspect.signature(importlib.import_module("thinkrl.sampling.vllm_client").exchange).parameters
+
+
+def test_a_server_goes_with_the_process_that_started_it():
+    """However that ends; the engine's own process follows the server in the same way."""
+    server = (
+        "import time; from thinkrl.sampling import vllm_serve as s;"
+        " s.runpy.run_module = lambda *a, **k: (print('up', flush=True), time.sleep(60)); s.serve([])"
+    )
+    run = (
+        "import os, subprocess, sys, time;"
+        f" p = subprocess.Popen([sys.executable, '-c', {server!r}], env={{**os.environ, {PARENT!r}: str(os.getpid())}});"
+        " print(p.pid, flush=True); time.sleep(60)"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", run], stdout=subprocess.PIPE, text=True)
+    pid = int(parent.stdout.readline())
+    assert parent.stdout.readline() == "up\n"
+    server_process = psutil.Process(pid)
+    parent.kill()
+    parent.wait()
+    deadline = time.monotonic() + 5
+    while server_process.is_running() and server_process.status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < deadline, "the server outlived its parent"
+        time.sleep(0.01)
