@@ -14,7 +14,7 @@ from thinkrl.rewards.term import RewardContext, Scores
 from thinkrl.rollouts.prompt import Message, Prompt
 from thinkrl.rollouts.store import FinishReason, Group, Response, Rollouts
 
-TOLERANCE: dict[str, float] = {"rel": 1e-5, "abs": 1e-6}
+TOLERANCE: Any = {"rel": 1e-5, "abs": 1e-6}
 
 
 def score(folder: Path, lines: list[dict[str, Any]], *arguments: str) -> list[dict[str, Any]]:

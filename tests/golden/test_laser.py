@@ -53,7 +53,7 @@ def test_target_search(group_size: int, rounding: Any, longest: int, targets: tu
 def test_the_papers_counts_need_less_coverage_than_the_codes() -> None:
     """Required shares: floor 0.2, 0.5, 1; ceil 0.1667, 0.3333, 1."""
     shares = {"easy": [0.17, 0.2], "medium": [0.34, 0.5], "hard": [0.99, 1.0]}
-    two = {"lower_tokens": 100, "upper_tokens": 200, "step_tokens": 100}
+    two: dict[str, Any] = {"lower_tokens": 100, "upper_tokens": 200, "step_tokens": 100}
     floor = ExpectedCorrectTargets(**two).search(shares, 200)
     ceil = ExpectedCorrectTargets(**two, rounding="ceil").search(shares, 200)
     assert floor == {"easy": 200, "medium": 200, "hard": 200}
@@ -185,6 +185,7 @@ def test_without_a_state_the_batch_stands_for_the_monitor(tmp_path: Path) -> Non
         ("x</think>\\boxed{7}", 1.5, "correct"),  # the chat template wrote <think>
         ("<think>x</think>7", -1.0, "correct"),  # right, but no box
         ("<think>x \\boxed{7}", -1.0, "wrong"),  # the thinking never ends
+        ("x \\boxed{7}", -1.0, "wrong"),  # nor here, where the template began it
         ("<think>x</think>\\boxed{7", -1.0, "wrong"),  # the box never closes
         ("<think>x</think>\\boxed{8}", -0.5, "wrong"),
         ("", -1.0, "wrong"),
