@@ -97,6 +97,7 @@ def make_response(
     """A response of `given` ids and a sampled continuation.
 
     A stop token that ended the sample stays in `token_ids`, where it carries loss, and is left out of `text`.
+    What a thinking budget inserted is given, in the middle of the response.
     """
     ids = np.concatenate([given, sample.token_ids.astype(np.int32)])
     stopped = sample.finish_reason is FinishReason.STOP and len(sample.token_ids) > 0 and int(ids[-1]) in stop_ids
@@ -104,17 +105,17 @@ def make_response(
     text = decoder.decode(shown)
     ends = decoder.char_ends(shown, text)
     blank = np.full(len(given), np.nan, dtype=np.float32)
+    drawn = np.ones(len(sample.token_ids), dtype=np.bool_) if sample.sampled is None else sample.sampled
+    sampled = np.concatenate([np.zeros(len(given), dtype=np.bool_), drawn])
     return Response(
         response_id=response_id,
         group_id=group_id,
         text=text,
         finish_reason=sample.finish_reason,
         token_ids=ids,
-        origins=np.repeat(
-            np.asarray([Origin.GIVEN, Origin.SAMPLED], dtype=np.uint8), [len(given), len(sample.token_ids)]
-        ),
+        origins=np.where(sampled, Origin.SAMPLED, Origin.GIVEN).astype(np.uint8),
         logprobs=np.concatenate([blank, sample.logprobs.astype(np.float32)]),
         entropies=np.concatenate([blank, sample.entropies.astype(np.float32)]),
-        versions=np.repeat(np.asarray([-1, sample.version], dtype=np.int32), [len(given), len(sample.token_ids)]),
+        versions=np.where(sampled, sample.version, -1).astype(np.int32),
         char_ends=np.append(ends, np.int32(len(text))).astype(np.int32) if stopped else ends,
     )

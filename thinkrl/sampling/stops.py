@@ -28,7 +28,11 @@ class StopRule:
         """Why the sample ends with the last of `token_ids`, or None if it goes on. To be asked after every token."""
         if token_ids[-1] in self._stop_ids or (self._strings and self._has_stop_string(token_ids)):
             return FinishReason.STOP
-        return FinishReason.LENGTH if len(token_ids) >= self._limit else None
+        return self.cut(len(token_ids))
+
+    def cut(self, length: int) -> FinishReason | None:
+        """Why a sample of this length ends whatever its tokens are: all that is asked after an inserted token."""
+        return FinishReason.LENGTH if length >= self._limit else None
 
     def _has_stop_string(self, token_ids: Sequence[int]) -> bool:
         text = self._tokenizer.decode(list(token_ids[-self._window :]), clean_up_tokenization_spaces=False)

@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import nan
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import Tensor
 from thinkrl.models.policy import Policy
 from thinkrl.rollouts.store import FinishReason
 from thinkrl.sampling.block_decoder import BlockDecoder, supports
+from thinkrl.sampling.budget import BudgetRule
 from thinkrl.sampling.checksum import weights_checksum, weights_probe
 from thinkrl.sampling.decoder import Decoder, ModuleDecoder
 from thinkrl.sampling.distribution import draw
@@ -54,7 +56,14 @@ class _Running:
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     entropies: list[float] = field(default_factory=list)
+    sampled: list[bool] = field(default_factory=list)
+    forced: deque[int] = field(default_factory=deque)
     finish_reason: FinishReason | None = None
+
+    @property
+    def drawn(self) -> int:
+        """Tokens drawn so far, which is the position in the random stream."""
+        return len(self.token_ids) - self.sampled.count(False)
 
 
 @dataclass(eq=False)
@@ -109,7 +118,8 @@ class OpenTorchSampler:
         module = self._policy.module
         training = module.training
         stops = StopRule(self._policy.tokenizer, self._policy.stop_ids, spec)
-        batch = _Batch(self._decoder, stops, spec, self._policy.device)
+        budget = None if spec.budget is None else BudgetRule(self._policy.tokenizer, spec.budget)
+        batch = _Batch(self._decoder, stops, budget, spec, self._policy.device)
         module.train(False)
         try:
             self._decoder.begin(min(self._batch_size, sum(len(w.samples) for w in waiting)))
@@ -164,15 +174,24 @@ class OpenTorchSampler:
             entropies=np.asarray(sample.entropies, dtype=np.float32),
             finish_reason=sample.finish_reason,
             version=self._version,
+            sampled=None if all(sample.sampled) else np.asarray(sample.sampled, dtype=np.bool_),
         )
 
 
 class _Batch:
     """The samples under way, in the order of the decoder's rows."""
 
-    def __init__(self, decoder: Decoder, stops: StopRule, spec: SamplingSpec, device: torch.device) -> None:
+    def __init__(
+        self,
+        decoder: Decoder,
+        stops: StopRule,
+        budget: BudgetRule | None,
+        spec: SamplingSpec,
+        device: torch.device,
+    ) -> None:
         self._decoder = decoder
         self._stops = stops
+        self._budget = budget
         self._spec = spec
         self._device = device
         self.running: list[_Running] = []
@@ -205,15 +224,26 @@ class _Batch:
         return torch.tensor([sample.token_ids[-1] for sample in self.running], device=self._device)
 
     def _draw(self, samples: Sequence[_Running], logits: Tensor) -> list[_Running]:
-        uniforms = torch.tensor([s.stream.at(len(s.token_ids)) for s in samples], dtype=torch.float64)
+        uniforms = torch.tensor([s.stream.at(s.drawn) for s in samples], dtype=torch.float64)
         draws = draw(logits, uniforms.to(logits.device), self._spec)
         columns = (draws.token_ids.tolist(), draws.logprobs.tolist(), draws.entropies.tolist())
         for sample, token_id, logprob, entropy in zip(samples, *columns, strict=True):
-            sample.token_ids.append(token_id)
-            sample.logprobs.append(logprob)
-            sample.entropies.append(entropy)
+            if sample.forced:
+                self._append(sample, sample.forced.popleft(), nan, nan, drawn=False)
+                sample.finish_reason = self._stops.cut(len(sample.token_ids))
+                continue
+            self._append(sample, token_id, logprob, entropy, drawn=True)
             sample.finish_reason = self._stops.finished(sample.token_ids)
+            if self._budget is not None and sample.finish_reason is None and all(sample.sampled):
+                sample.forced.extend(self._budget.insertion(sample.token_ids))
         return self._release()
+
+    @staticmethod
+    def _append(sample: _Running, token_id: int, logprob: float, entropy: float, *, drawn: bool) -> None:
+        sample.token_ids.append(token_id)
+        sample.logprobs.append(logprob)
+        sample.entropies.append(entropy)
+        sample.sampled.append(drawn)
 
     def _release(self) -> list[_Running]:
         """Takes ended samples out of the batch, filling each gap from behind."""
