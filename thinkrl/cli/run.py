@@ -1,14 +1,18 @@
 """`thinkrl run`: composes a recipe, and runs it or goes on with it."""
 
 import hashlib
+import os
 import re
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from thinkrl.cli.arguments import Overrides, Recipe, RecipesDirs
+from thinkrl.cli.launch import LOST_RANK_EXIT, launch, wanted_processes, watch_launcher
 from thinkrl.config.component import ConfigError
+from thinkrl.parallel.place import ALONE, find_place
 
 if TYPE_CHECKING:
     from thinkrl.config.composed import Composed
@@ -19,6 +23,8 @@ EXAMPLES = """Examples:
 thinkrl run quickstart
 
 thinkrl run quickstart seed=1 scale=smoke
+
+thinkrl run quickstart learner.processes=2
 
 thinkrl run my/recipe.yaml stages.grpo.steps=50 --dir runs/trial --dry-run"""
 
@@ -40,6 +46,11 @@ def run(
     from thinkrl.config.compose import compose
 
     composed = compose(recipe, overrides or (), recipes_dir or ())
+    found = find_place(os.environ)
+    processes = wanted_processes(composed.tree)
+    if found is None and processes > 1 and not dry_run:
+        raise typer.Exit(launch(processes, sys.argv[1:]))
+    watch_launcher(os.environ)
     from thinkrl.stages.experiment import Experiment
 
     experiment = build(Experiment, composed.tree, composed)
@@ -48,14 +59,26 @@ def run(
         print_plan(experiment, composed, place)
         return
     from thinkrl.cli.summary import print_summary
+    from thinkrl.parallel.ranks import LostRankError, joined
     from thinkrl.stages.runner import run_experiment
 
+    here = found or ALONE
+    if here.size != experiment.processes:
+        raise ConfigError(
+            f"{here.size} processes were started, but learner.processes is {experiment.processes}:"
+            f" set learner.processes={here.size}"
+        )
     try:
-        finished = run_experiment(experiment, composed, place)
+        with joined(here, experiment.wait_minutes * 60):
+            finished = run_experiment(experiment, composed, place)
+    except LostRankError as lost:
+        typer.echo(f"error: {lost}", err=True)
+        raise typer.Exit(LOST_RANK_EXIT) from lost
     except KeyboardInterrupt as interrupt:
         typer.echo(f"stopped; the same command goes on from the last step kept in {place}", err=True)
         raise typer.Exit(130) from interrupt
-    print_summary(experiment, finished, composed.recipe_id)
+    if here.rank == 0:
+        print_summary(experiment, finished, composed.recipe_id)
 
 
 def default_directory(composed: "Composed") -> Path:

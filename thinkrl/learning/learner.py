@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -67,8 +67,19 @@ class Learner(PolicyUpdater, Protocol):
         ...
 
 
+@runtime_checkable
 class LearnerSource(Protocol):
     """A learner's configuration: a frozen dataclass that opens a learner on a policy."""
+
+    @property
+    def processes(self) -> int:
+        """Processes that learn together."""
+        ...
+
+    @property
+    def wait_minutes(self) -> float:
+        """Longest that a process waits for the others, in minutes."""
+        ...
 
     @property
     def needs_masters(self) -> bool:

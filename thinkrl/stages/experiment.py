@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from thinkrl.algorithms.algorithm import Algorithm
@@ -80,6 +80,24 @@ class Experiment:
         if not self.stages:
             raise ValueError("stages must name at least one stage, got none")
         check_pipeline(self.stages)
+        together = {(learner.processes, learner.wait_minutes) for learner in self._learners}
+        if len(together) > 1:
+            raise ValueError(f"learners must agree on processes and wait_minutes, got {sorted(together)}")
+
+    @property
+    def processes(self) -> int:
+        """Processes that work on the run together."""
+        return self._learners[0].processes if self._learners else 1
+
+    @property
+    def wait_minutes(self) -> float:
+        """Longest that a process waits for the others."""
+        return self._learners[0].wait_minutes if self._learners else 1.0
+
+    @property
+    def _learners(self) -> list[LearnerSource]:
+        own = [getattr(stage, field.name) for stage in self.stages.values() for field in fields(stage)]
+        return [value for value in own if isinstance(value, LearnerSource)]
 
 
 def check_pipeline(stages: Mapping[str, Stage]) -> None:
