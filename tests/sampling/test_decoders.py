@@ -94,3 +94,27 @@ def test_rows_that_stay_in_place_cannot_be_overwritten():
     decoder.join(decoder.prefill(PROMPTS[0]), 3)
     with pytest.raises(ValueError, match="from behind"):
         decoder.keep([1, 0])
+
+
+@torch.inference_mode()
+def test_a_prompt_that_is_joined_again_is_the_same_prompt_and_leaves_with_its_last_row():
+    module = tiny_module("qwen3")
+    decoder = BlockDecoder(module)
+    decoder.begin(4)
+    first, second = decoder.prefill(PROMPTS[1]), decoder.prefill(PROMPTS[0])
+    rows = []
+    for prefilled, prompt, copies in ((first, 1, 1), (second, 0, 1), (first, 1, 2)):
+        decoder.join(prefilled, copies)
+        rows += [PROMPTS[prompt].tolist() for _ in range(copies)]
+    cache = decoder._running()
+    for step in range(3):
+        ids = [7 + step, 8 + step, 9 + step, 90 + step]
+        for row, token in zip(rows, ids, strict=True):
+            row.append(token)
+        logits = decoder.step(torch.tensor(ids))
+        assert len(cache._prompts) == 2
+    assert_close(logits, module, rows)
+    decoder.keep([1])
+    assert cache._prompts == [second]
+    rows[1].append(11)
+    assert_close(decoder.step(torch.tensor([11])), module, [rows[1]])

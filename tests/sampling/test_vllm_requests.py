@@ -209,7 +209,7 @@ def test_a_server_goes_with_the_process_that_started_it():
     )
     run = (
         "import os, subprocess, sys, time;"
-        f" p = subprocess.Popen([sys.executable, '-c', {server!r}], env={{**os.environ, {PARENT!r}: str(os.getpid())}});"
+        f" os.environ[{PARENT!r}] = str(os.getpid()); p = subprocess.Popen([sys.executable, '-c', {server!r}]);"
         " print(p.pid, flush=True); time.sleep(60)"
     )
     parent = subprocess.Popen([sys.executable, "-c", run], stdout=subprocess.PIPE, text=True)

@@ -214,7 +214,7 @@ def test_an_engine_that_computes_something_else_ends_the_run(policy, sampler, mo
         return output
 
     monkeypatch.setattr(policy.module, "forward", hotter)
-    with pytest.raises(RuntimeError, match="nats in a log-probability, more than largest_difference"):
+    with pytest.raises(RuntimeError, match="nats a token, more than largest_difference"):
         sampler.sync(8)
     monkeypatch.undo()
     sampler.sync(9)

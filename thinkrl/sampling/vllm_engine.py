@@ -25,7 +25,7 @@ LOGPROBS_MODE = "processed_logprobs"
 
 _PROBE_KEY = 20240917
 _PROBE_SPEC = SamplingSpec(max_new_tokens=16)
-_LARGEST_DIFFERENCE = {torch.float32: 1e-3, torch.bfloat16: 0.25}
+_LARGEST_DIFFERENCE = {torch.float32: 1e-3, torch.bfloat16: 0.2}
 _GIB = 1 << 30
 
 
@@ -45,8 +45,8 @@ class VLLMEngine:
     """Runs the model as written; false captures graphs, which starts slower and samples faster. Null captures on a
     GPU only."""
     largest_difference: float | None = None
-    """Most that engine and policy may differ in the log-probability of any of 16 tokens sampled after every sync, in
-    nats. Null takes 0.001 in float32 and 0.25 in bfloat16."""
+    """Most that engine and policy may differ in log-probability, in nats, as a mean over 16 tokens sampled after every
+    sync. Null takes 0.001 in float32 and 0.2 in bfloat16."""
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
@@ -168,7 +168,7 @@ def check_weights(name: str, sent: str, report: dict[str, Any], version: int) ->
 def check_logprobs(name: str, generate: Generate, policy: Policy, bound: float) -> float:
     """Samples a few tokens from a fixed prompt and scores them with the policy itself.
 
-    Returns the largest difference in log-probability, in nats; raises RuntimeError when it is above `bound`.
+    Returns the mean difference in log-probability, in nats; raises RuntimeError when it is above `bound`.
     """
     vocabulary = int(policy.module.config.vocab_size)
     prompt = (np.arange(1, 9, dtype=np.int32) * 7919) % vocabulary
@@ -179,10 +179,10 @@ def check_logprobs(name: str, generate: Generate, policy: Policy, bound: float) 
     with torch.no_grad():
         logits = policy.module(input_ids=ids[None], use_cache=False).logits[0, len(prompt) - 1 : -1]
     scored = logits.float().log_softmax(-1).gather(-1, ids[len(prompt) :, None])[:, 0]
-    found = float(np.abs(scored.cpu().numpy() - sample.logprobs).max())
+    found = float(np.abs(scored.cpu().numpy() - sample.logprobs).mean())
     if not found <= bound:
         raise RuntimeError(
-            f"{name} and the policy differ by {found:.3g} nats in a log-probability, more than largest_difference"
+            f"{name} and the policy differ by {found:.3g} nats a token, more than largest_difference"
             f" {bound:.3g}: they compute differently, though they hold the same weights"
         )
     return found

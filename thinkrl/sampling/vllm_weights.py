@@ -27,12 +27,22 @@ class SentWeights:
     def __iter__(self) -> Iterator[tuple[str, Tensor]]:
         for name, tensor in self.weights:
             self.shapes[name], self.dtypes[name] = tuple(tensor.shape), tensor.dtype
-            if tensor.device.type == "cpu":
-                flat = tensor.detach().reshape(-1)
-                found = ((flat.abs() < torch.finfo(flat.dtype).tiny) & ((flat != 0) | flat.signbit())).nonzero()[:, 0]
+            if tensor.device.type == "cpu" and tensor.dim() > 1:
+                found = _tiny(tensor.detach().reshape(-1))
                 if len(found):
-                    self.tiny[name] = (found, flat[found].clone())
+                    self.tiny[name] = (found, tensor.detach().reshape(-1)[found].clone())
             yield name, tensor
+
+
+def _tiny(flat: Tensor) -> Tensor:
+    """Where `flat` holds a negative zero or a subnormal number."""
+    bits = flat.view(torch.int16 if flat.element_size() == 2 else torch.int32)
+    # All bits of the exponent are those of infinity.
+    exponent = int(torch.tensor(torch.inf, dtype=flat.dtype).view(bits.dtype))
+    small = (bits & exponent) == 0
+    if not bool(small.any()):  # as nearly always
+        return torch.zeros(0, dtype=torch.int64)
+    return (small & (bits != 0)).nonzero()[:, 0]
 
 
 def repack(model: nn.Module) -> None:
