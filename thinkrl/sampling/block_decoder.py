@@ -125,20 +125,10 @@ class BlockDecoder:
         cache = self._running()
         positions = cache.advance()
         cos, sin = self._cos[positions, None], self._sin[positions, None]
-        unused = torch.arange(cache.capacity, device=token_ids.device) > positions[:, None]
-        mask = torch.zeros_like(unused, dtype=self._embedding.dtype).masked_fill_(unused, -torch.inf)
-        mask = mask.repeat_interleave(self._kv_heads, 0)[:, None]
-        used = len(token_ids) * self._kv_heads
-        places = torch.arange(used, device=token_ids.device) * cache.capacity
-        places += positions.repeat_interleave(self._kv_heads)
         hidden = functional.embedding(token_ids, self._embedding)
-        for block, keys, values in zip(self._blocks, cache.keys, cache.values, strict=True):
-            queries, new_keys, new_values = self._project(block, hidden, cos, sin)
-            keys.view(-1, self._head_dim).index_copy_(0, places, new_keys.reshape(used, self._head_dim))
-            values.view(-1, self._head_dim).index_copy_(0, places, new_values.reshape(used, self._head_dim))
-            grouped = queries.reshape(used, -1, self._head_dim)
-            scores = torch.baddbmm(mask, grouped, keys[:used].transpose(1, 2), alpha=self._head_dim**-0.5)
-            mixed = torch.bmm(scores.softmax(-1), values[:used]).view(len(token_ids), -1)
+        for layer, block in enumerate(self._blocks):
+            queries, keys, values = self._project(block, hidden, cos, sin)
+            mixed = cache.attend(layer, queries, keys, values, self._head_dim**-0.5)
             hidden = self._close(block, hidden, mixed)
         return self._logits(hidden)
 
