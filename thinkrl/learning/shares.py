@@ -14,13 +14,13 @@ NOTHING = Row(
     position_ids=np.zeros(1, dtype=np.int64),
     segment=np.zeros(1, dtype=np.int64),
     parents=np.full(1, -1, dtype=np.int64),
-    sources=_NONE,
-    targets=_NONE,
+    sources=np.zeros(1, dtype=np.int64),
+    targets=np.zeros(1, dtype=np.int64),
     columns=_NONE,
     predictions=_NONE,
 )
-"""A row that predicts nothing. Ranks gather weights and sum gradients together, so a rank that has run out of
-rows passes this one as often as the others have one left."""
+"""A row whose one prediction no column reads, so that every weight gets a gradient of 0. Ranks gather weights and
+sum gradients together: a rank that has run out of rows passes this one as often as the others have one left."""
 
 
 def pack_for(ranks: int, paths: Sequence[Path], row_tokens: int, *, share: bool) -> list[Row]:

@@ -31,6 +31,7 @@ class Ranks:
     def __init__(self, place: Place = ALONE, wait_seconds: float = 1800.0) -> None:
         self.rank = place.rank
         self.size = place.size
+        self.local_rank = place.local_rank
         self.wait_seconds = wait_seconds
 
     @property
