@@ -22,7 +22,7 @@ from thinkrl.learning.optimizer import MasterOptimizer, Optimizer
 from thinkrl.learning.packing import Path, Row, example_paths, pack, rollout_paths
 from thinkrl.learning.schedule import Schedule, learning_rate_at
 from thinkrl.learning.scorer import Scored, Scorer, ScoreRows, check_shareable
-from thinkrl.learning.shares import own_batches, pack_for
+from thinkrl.learning.shares import NOTHING, own_batches, pack_for
 from thinkrl.learning.update_rules import OptimizerName, check_available
 from thinkrl.models.policy import Policy
 from thinkrl.parallel.ranks import ranks
@@ -305,7 +305,8 @@ class OpenTorchLearner:
         )  # fmt: skip
         try:
             with _training(self._scorer.module, self._config, self._version):
-                for rows in self._batches(paths):
+                # Without a loss the gradient is 0, which still steps: moments fade and weights decay.
+                for rows in self._batches(paths) or [[NOTHING]] * (count > 0):
                     with _timed(seconds, "forward"):
                         outputs = loss(self._scorer(rows, spec, with_entropy=with_entropy), rows)
                         sums.add(outputs)
