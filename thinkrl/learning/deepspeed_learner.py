@@ -5,6 +5,7 @@ import importlib
 import importlib.util
 import logging
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -182,6 +183,8 @@ def import_deepspeed(device: torch.device) -> Any:
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     deepspeed = importlib.import_module("deepspeed")
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    # It calls what torch has renamed, several times a pass.
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed")
     # Shared memory between processes of one machine would be compiled at the first start; gloo needs no compiler.
     importlib.import_module("deepspeed.ops").__compatible_ops__["deepspeed_shm_comm"] = False
     if not dist.is_initialized():
