@@ -12,6 +12,7 @@ from thinkrl.data.chat import ChatRenderer
 from thinkrl.data.source import DataError
 from thinkrl.rollouts.spans import read_response, thinking_lengths
 from thinkrl.rollouts.store import FinishReason, Rollouts
+from thinkrl.sampling.ranked_sampler import engine_name
 from thinkrl.sampling.sampler import Sampler
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def evaluate_model(
             environment=describe(benchmark.environment),
             extractor=describe(benchmark.extractor),
             grader=describe(benchmark.grader),
-            engine=type(sampler).__name__,
+            engine=engine_name(sampler),
         ),
         model=policy.name,
         seed=seed,

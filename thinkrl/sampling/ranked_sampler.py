@@ -10,6 +10,11 @@ from thinkrl.sampling.sampler import Sample, Sampler, SampleRequest, SamplingSpe
 _KINDS = (Sample, FinishReason)
 
 
+def engine_name(sampler: Sampler) -> str:
+    """The name of the engine that draws the samples, whether by one process or by several."""
+    return type(sampler.inner if isinstance(sampler, RankedSampler) else sampler).__name__
+
+
 @dataclass(frozen=True, eq=False)
 class RankedSampler:
     """Deals whole requests out to the ranks, one after the other; `inner` is this rank's sampler.
