@@ -8,7 +8,7 @@ would get alone.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thinkrl.learning.learner import Example
-from thinkrl.rollouts.store import Rollouts
+from thinkrl.rollouts.store import Group, Rollouts
 
 ROOT = -1
 """Stands for the parent of a segment that begins at position 0."""
@@ -30,12 +30,15 @@ class Path:
 
     token_ids: [n], up to the token before the last predicted one. sources: where predictions are made;
     targets: the tokens predicted; columns: their indices in the column of all tokens; all [m], m > 0.
+    key: int64 [n]; beginnings are equal where their keys are. group: whose images the prompt shows, or None for text.
     """
 
     token_ids: NDArray[np.int32]
     sources: NDArray[np.int64]
     targets: NDArray[np.int32]
     columns: NDArray[np.int64]
+    key: NDArray[np.int64]
+    group: Group | None = None
 
     def __len__(self) -> int:
         return len(self.token_ids)
@@ -48,6 +51,8 @@ class Row:
     token_ids, position_ids, segment: [l]. parents: [s], the segment above, smaller than the segment, or ROOT.
     sources, targets: [u], where in the row a prediction is made, and of which token.
     columns, predictions: [m], index in the column of all tokens, and which of the u predictions it is.
+    groups: those whose images the row shows, in the order of their placeholders. shown: [l], which of them a token
+        belongs to, -1 for text; empty where there are no images.
     """
 
     token_ids: NDArray[np.int64]
@@ -58,6 +63,8 @@ class Row:
     targets: NDArray[np.int64]
     columns: NDArray[np.int64]
     predictions: NDArray[np.int64]
+    groups: tuple[Group, ...] = ()
+    shown: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 
     def __len__(self) -> int:
         return len(self.token_ids)
@@ -83,16 +90,14 @@ class Row:
 def rollout_paths(rollouts: Rollouts, rows: NDArray[np.int64]) -> list[Path]:
     """A path for each response among `rows` that has a sampled token."""
     sampled = rollouts.origins.with_values(rollouts.sampled)
-    return [
-        _path(
-            rollouts.groups[rollouts.group_index[row]].prompt_ids,
-            rollouts.token_ids[row],
-            np.flatnonzero(sampled[row]),
-            int(rollouts.token_ids.offsets[row]),
-        )
-        for row in rows.tolist()
-        if np.any(sampled[row])
-    ]
+    paths = []
+    for row in rows.tolist():
+        if np.any(sampled[row]):
+            group = rollouts.groups[rollouts.group_index[row]]
+            start = int(rollouts.token_ids.offsets[row])
+            path = _path(group.prompt_ids, rollouts.token_ids[row], np.flatnonzero(sampled[row]), start)
+            paths.append(_with_images(path, group, int(rollouts.group_index[row])) if group.inputs else path)
+    return paths
 
 
 def example_paths(examples: Sequence[Example]) -> list[Path]:
@@ -110,12 +115,22 @@ def _path(prompt_ids: NDArray[Any], token_ids: NDArray[Any], predicted: NDArray[
     """Tokens numbered `predicted` are predicted one token earlier; `start` is the column of token 0."""
     if len(prompt_ids) == 0:
         raise ValueError("a prompt must have at least one token, since its last token predicts the response")
+    read = np.concatenate([prompt_ids, token_ids[: predicted[-1]]])
     return Path(
-        token_ids=np.concatenate([prompt_ids, token_ids[: predicted[-1]]]),
+        token_ids=read,
         sources=len(prompt_ids) + predicted - 1,
         targets=token_ids[predicted],
         columns=start + predicted,
+        key=read.astype(np.int64),
     )
+
+
+def _with_images(path: Path, group: Group, number: int) -> Path:
+    """A prompt with images is shared by its group alone and as a whole: equal placeholders may show unequal images,
+    and no image may be cut."""
+    key = path.key.copy()
+    key[: len(group.prompt_ids)] += (number + 1) << 32
+    return replace(path, key=key, group=group)
 
 
 def pack(paths: Sequence[Path], row_tokens: int, *, share: bool) -> list[Row]:
@@ -128,8 +143,8 @@ def pack(paths: Sequence[Path], row_tokens: int, *, share: bool) -> list[Row]:
     if not share:
         return sorted((_row([path]) for path in paths), key=len, reverse=True)
     # In lexicographic order neighbours share most, and what a path adds is its length less that share.
-    ordered = sorted(paths, key=lambda path: tuple(path.token_ids.tolist()))
-    shared = [0, *(_common(a.token_ids, b.token_ids) for a, b in pairwise(ordered))]
+    ordered = sorted(paths, key=lambda path: tuple(path.key.tolist()))
+    shared = [0, *(_common(a.key, b.key) for a, b in pairwise(ordered))]
     lengths = [len(path) for path in ordered]
     cuts = _evened(lengths, shared, row_tokens)
     return sorted((_row(ordered[a:b]) for a, b in pairwise(cuts)), key=len, reverse=True)
@@ -192,13 +207,18 @@ def _row(paths: Sequence[Path]) -> Row:
     tokens: list[NDArray[np.int32]] = []
     positions: list[NDArray[np.int64]] = []
     parents: list[int] = []
+    groups = list({path.group.group_id: path.group for path in paths if path.group is not None}.values())
+    numbers = {group.group_id: number for number, group in enumerate(groups)}
+    shown: list[int] = []
     length = 0
     pending = [(0, len(paths), 0, ROOT)]  # paths first..last-1 are equal up to `depth`, at the end of segment `parent`
     while pending:
         first, last, depth, parent = pending.pop()
         ids = paths[first].token_ids
-        end = _common(ids, paths[last - 1].token_ids)
+        end = _common(paths[first].key, paths[last - 1].key)
         if end > depth:
+            owner = paths[first].group
+            shown += [-1 if owner is None else numbers[owner.group_id]] * (end - depth)
             tokens.append(ids[depth:end])
             positions.append(np.arange(depth, end))
             for place in places[first:last]:
@@ -211,7 +231,7 @@ def _row(paths: Sequence[Path]) -> Row:
             begin += 1
         branches = []
         for index in range(begin + 1, last + 1):
-            if index == last or paths[index].token_ids[end] != paths[begin].token_ids[end]:
+            if index == last or paths[index].key[end] != paths[begin].key[end]:
                 branches.append((begin, index, end, parent))
                 begin = index
         pending += reversed(branches)
@@ -227,6 +247,8 @@ def _row(paths: Sequence[Path]) -> Row:
         targets=different[1],
         columns=_joined([path.columns for path in paths]),
         predictions=predictions.reshape(-1).astype(np.int64),
+        groups=tuple(groups),
+        shown=np.asarray(shown if groups else [], dtype=np.int64),
     )
 
 

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 from thinkrl.learning.block_body import BlockBody, writes_out
 from thinkrl.learning.branch_attention import IMPLEMENTATION, branch_buckets
+from thinkrl.learning.image_rows import axis_positions, image_inputs
 from thinkrl.learning.logprobs import token_scores
 from thinkrl.learning.packing import Path, Row, pack
 from thinkrl.sampling.sampler import SamplingSpec
@@ -47,7 +48,7 @@ class Scorer:
     checkpointing: bool = False
 
     def __post_init__(self) -> None:
-        config = self.module.config
+        config = self.module.config.get_text_config()
         for name in _LOGIT_TRANSFORMS:
             if getattr(config, name, None) not in (None, 1, 1.0):
                 raise ValueError(f"models with {name} are not supported by this learner, got {getattr(config, name)}")
@@ -58,10 +59,11 @@ class Scorer:
         lengths = np.array([len(row) for row in rows])
         starts = np.cumsum(lengths) - lengths if self.joins else np.arange(len(rows)) * lengths.max()
         ids = np.zeros(lengths.sum() if self.joins else len(rows) * lengths.max(), dtype=np.int64)
-        positions = np.zeros_like(ids)
-        for start, row in zip(starts.tolist(), rows, strict=True):
+        placed = [axis_positions(self.module, row) for row in rows]
+        positions = np.zeros((len(placed[0]), len(ids)), dtype=np.int64)
+        for start, row, axes in zip(starts.tolist(), rows, placed, strict=True):
             ids[start : start + len(row)] = row.token_ids
-            positions[start : start + len(row)] = row.position_ids
+            positions[:, start : start + len(row)] = axes
         forward = self._joined if self.joins else self._padded
         hidden = forward(rows, torch.from_numpy(ids).to(device), torch.from_numpy(positions).to(device))
         sources = np.concatenate([start + row.sources for start, row in zip(starts, rows, strict=True)])
@@ -105,7 +107,7 @@ class Scorer:
         shared, plain = (pack(paths, row_tokens, share=share) for share in (True, False))
         tokens = sum(map(len, plain)) - sum(map(len, shared))
         pairs = sum(len(row) ** 2 / (2 if row.plain else 1) for row in shared) - sum(len(row) ** 2 / 2 for row in plain)
-        config: Any = self.module.config
+        config: Any = self.module.config.get_text_config()
         width = config.num_attention_heads * (
             getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         )
@@ -117,22 +119,27 @@ class Scorer:
         return BlockBody(self.module, checkpointing=self.checkpointing) if writes_out(self.module) else None
 
     def _joined(self, rows: Sequence[Row], ids: Tensor, positions: Tensor) -> Tensor:
-        """Last hidden states of rows end to end, [tokens, h]."""
+        """Last hidden states [tokens, h] of rows end to end; positions: [axes, tokens]."""
         buckets = branch_buckets(rows)
         if self._body is not None:
-            return self._body(ids, positions, buckets)
+            return self._body(ids, positions[0], buckets)
         with _implementation(self.module, IMPLEMENTATION):
-            outputs = self.module.base_model(ids[None], position_ids=positions[None], buckets=buckets, use_cache=False)
-        return _last(outputs)[0]
+            return self._run(rows, ids[None], position_ids=_batched(positions, 1), buckets=buckets)
 
     def _padded(self, rows: Sequence[Row], ids: Tensor, positions: Tensor) -> Tensor:
-        """Last hidden states of padded rows, [b l, h]."""
-        model, ids = self.module.base_model, ids.view(len(rows), -1)
-        if all(row.plain for row in rows):
-            return _last(model(ids, use_cache=False)).flatten(0, 1)
-        mask = _mask(rows, ids.shape[1], self.module.dtype).to(ids.device)
-        outputs = model(ids, position_ids=positions.view_as(ids), attention_mask=mask, use_cache=False)
-        return _last(outputs).flatten(0, 1)
+        """Last hidden states [b l, h] of padded rows; positions: [axes, b l]."""
+        ids = ids.view(len(rows), -1)
+        mask = None
+        if not all(row.plain for row in rows):
+            mask = _mask(rows, ids.shape[1], self.module.dtype).to(ids.device)
+        elif not any(row.groups for row in rows):
+            return self._run(rows, ids)
+        return self._run(rows, ids, position_ids=_batched(positions, len(rows)), attention_mask=mask)
+
+    def _run(self, rows: Sequence[Row], ids: Tensor, **settings: Any) -> Tensor:
+        images = image_inputs(rows, ids.device)
+        outputs = self.module.base_model(ids, use_cache=False, **images, **settings)
+        return cast("Tensor", outputs.last_hidden_state).flatten(0, 1)
 
 
 ScoreRows = Callable[[Sequence[Row], SamplingSpec], Scored]
@@ -142,27 +149,29 @@ ScoreRows = Callable[[Sequence[Row], SamplingSpec], Scored]
 @contextmanager
 def _implementation(module: PreTrainedModel, name: str) -> Iterator[None]:
     """Lets transformers look up attention under `name`."""
-    before = module.config._attn_implementation
-    module.config._attn_implementation = name
+    config = module.config.get_text_config()  # a vision tower keeps its own
+    before = config._attn_implementation
+    config._attn_implementation = name
     try:
         yield
     finally:
-        module.config._attn_implementation = before
+        config._attn_implementation = before
 
 
-def _last(outputs: Any) -> Tensor:
-    return cast("Tensor", outputs.last_hidden_state)
+def _batched(positions: Tensor, rows: int) -> Tensor:
+    """[axes, b l] as models take position ids: [b, l], or [axes, b, l] where there are several axes."""
+    return positions.view(rows, -1) if len(positions) == 1 else positions.view(len(positions), rows, -1)
 
 
 def check_shareable(module: PreTrainedModel) -> None:
     """Raises ValueError for a model whose attention is more than the mask that shared prompts pass to it."""
-    kinds = set(getattr(module.config, "layer_types", None) or ["full_attention"])
+    config = module.config.get_text_config()
+    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
     if kinds != {"full_attention"}:
         raise ValueError(f"share_prompts must be false for models with {sorted(kinds - {'full_attention'})} layers")
-    if module.config._attn_implementation not in ("sdpa", "eager"):
+    if config._attn_implementation not in ("sdpa", "eager"):
         raise ValueError(
-            "share_prompts must be false unless attention is 'sdpa' or 'eager',"
-            f" got '{module.config._attn_implementation}'"
+            f"share_prompts must be false unless attention is 'sdpa' or 'eager', got '{config._attn_implementation}'"
         )
 
 

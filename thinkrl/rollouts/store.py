@@ -5,9 +5,10 @@ made, by position, and never found again by comparing ids. Groups are explicit i
 from position or from equal text.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,11 +35,16 @@ class FinishReason(StrEnum):
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """The responses to one prompt in one step share a group. `prompt_ids` is int32 [p]."""
+    """The responses to one prompt in one step share a group. `prompt_ids` is int32 [p].
+
+    inputs: what a processor made of the prompt's images, by the name under which the model takes it (`pixel_values`,
+        `image_grid_thw`), images along the first axis in the order of their placeholders; empty for text.
+    """
 
     group_id: str
     prompt: Prompt
     prompt_ids: NDArray[np.int32]
+    inputs: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
