@@ -1,6 +1,7 @@
 """Exact accounting of the tensors that a piece of work makes, for tests of memory."""
 
 import weakref
+from typing import Literal
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -8,11 +9,12 @@ from torch.utils._pytree import tree_leaves
 
 
 class LiveMemory(TorchDispatchMode):
-    """Counts what is made while it is on: `largest` elements of one tensor's storage, and `peak` elements alive at a
-    time. Storages below `smallest` elements are left out, and so are those that existed before."""
+    """Counts what is made while it is on: `largest` of one tensor's storage, and `peak` of all alive at a time, both in
+    elements or bytes. Storages up to `smallest` are left out, and so are those that existed before."""
 
-    def __init__(self, smallest: int = 0) -> None:
+    def __init__(self, smallest: int = 0, unit: Literal["elements", "bytes"] = "elements") -> None:
         super().__init__()
+        self._bytes = unit == "bytes"
         self.largest = self.peak = self._alive = 0
         self._smallest = smallest
         self._known: dict[int, int] = {}
@@ -27,7 +29,7 @@ class LiveMemory(TorchDispatchMode):
 
     def _note(self, tensor: torch.Tensor) -> None:
         storage, key = tensor.untyped_storage(), _key(tensor)
-        size = storage.nbytes() // tensor.element_size()
+        size = storage.nbytes() // (1 if self._bytes else tensor.element_size())
         if size <= self._smallest:
             return
         self._known[key] = size
