@@ -69,6 +69,9 @@ class DeepSpeedLearner(TorchLearner):
         read it, and is brought up to date by `Policy.refresh_module`. The reference model is divided as well.
         """
         self.check()
+        if getattr(policy.module.config, "vision_config", None) is not None:
+            # A process whose rows show no image would not pass the vision tower, for which the others wait.
+            raise ConfigError(f"learner=deepspeed reads no images, and {policy.name} does: take learner=torch")
         deepspeed = import_deepspeed(policy.device)
         divided = self.zero_stage == 3
         module = copy.deepcopy(policy.module) if divided else policy.module

@@ -180,4 +180,5 @@ def joined(place: Place, wait_seconds: float) -> Iterator[Ranks]:
 
 
 def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return first.partition(". This is typically")[0]  # torch goes on with guesses
