@@ -65,6 +65,7 @@ def _run(args: list[str], log: str, kill: tuple[str, int] | None, folder: Path |
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(output, 1)
     os.dup2(output, 2)
+    sys.argv = ["thinkrl", *args]
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if kill is not None:
         _arm(*kill)

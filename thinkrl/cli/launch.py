@@ -34,6 +34,7 @@ TERMINATE_SECONDS = 10.0
 """How long the others then have to end by themselves before they are killed."""
 LAST_SECONDS = 600.0
 """How long the others may take to end after the first of them ended well."""
+COMMAND = (sys.executable, "-P", "-m", "thinkrl")
 _SHOWN_LINES = 15
 
 
@@ -94,7 +95,7 @@ def _start(processes: int, arguments: Sequence[str], folder: Path, alive: int) -
         log: IO[bytes] | None = None if output is None else output.open("wb")
         try:
             popen = subprocess.Popen(
-                [sys.executable, "-P", "-m", "thinkrl", *arguments],
+                [*COMMAND, *arguments],
                 env=own,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
