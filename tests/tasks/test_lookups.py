@@ -74,6 +74,17 @@ def test_rechecks_repeat_lines_and_slips_are_put_right(source: LookupTraces | Ch
         assert wrong != right.removeprefix("no, ")
 
 
+def test_guesses_are_drawn_digits_before_a_line_and_change_nothing_else() -> None:
+    style, stream = ThinkingStyle(guess=0.5, guess_digits=3), np.random.default_rng(0)
+    told = [style.written([Line("a", "b")], stream) for _ in range(2000)]
+    assert all(lines[-1] == "a" and len(lines) <= 2 for lines in told)
+    guesses = [lines[0] for lines in told if len(lines) == 2]
+    assert len(guesses) == pytest.approx(1000, abs=100)
+    assert all(guess[:3] == "hm " and guess[3:].isdigit() and len(guess) == 6 for guess in guesses)
+    digits = "".join(guess[3:] for guess in guesses)
+    assert min(digits.count(str(digit)) for digit in range(10)) > 0.07 * len(digits)
+
+
 def test_rechecks_have_the_promised_mean() -> None:
     # Repetitions of a line are geometric, cut at three: p + p^2 + p^3 on average.
     style, stream = ThinkingStyle(recheck=0.5), np.random.default_rng(0)
@@ -84,7 +95,8 @@ def test_rechecks_have_the_promised_mean() -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [({"recheck": 1.5}, "recheck"), ({"slip": -0.1}, "slip"), ({"most_rechecks": -1}, "most_rechecks"),
-     ({"slip_text": "no"}, "slip_text")],
+     ({"slip_text": "no"}, "slip_text"), ({"guess": 2.0}, "guess"), ({"guess_digits": 0}, "guess_digits"),
+     ({"guess_text": "hm"}, "guess_text")],
 )  # fmt: skip
 def test_styles_that_make_no_sense(fields: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
