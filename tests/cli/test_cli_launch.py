@@ -11,9 +11,12 @@ from pathlib import Path
 
 import psutil
 import pytest
+from typer.testing import CliRunner
 
 from thinkrl.cli import launch as launching
+from thinkrl.cli.app import app
 from thinkrl.cli.launch import LOST_RANK_EXIT, launch, wanted_processes
+from thinkrl.parallel.place import Place
 
 RANK = "import os, signal, sys, time\nrank = int(os.environ['RANK'])\n"
 
@@ -177,3 +180,21 @@ def test_no_rank_outlives_its_launcher(tmp_path: Path, number: signal.Signals) -
 )
 def test_the_number_of_processes_is_read_from_the_recipe(tree, count) -> None:
     assert wanted_processes(tree) == count
+
+
+def test_a_number_of_processes_that_was_not_asked_for_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in Place(0, 4, 0, "nowhere", 1).environment().items():
+        monkeypatch.setenv(name, value)
+    arguments = ["run", "quickstart", "scale=smoke", "learner.processes=2", "--dir", str(tmp_path / "run")]
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 2
+    assert "4 processes were started, but learner.processes is 2: set learner.processes=4" in done.output
+    assert not (tmp_path / "run").exists()
+
+
+def test_learners_of_one_recipe_must_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+    done = CliRunner().invoke(app, ["run", "quickstart", "stages.grpo.learner.processes=2", "--dry-run"])
+    assert done.exit_code == 2
+    assert "learners must agree on processes" in done.output
