@@ -9,10 +9,16 @@ from plan_samples import SETTING
 
 from thinkrl.config.build import build
 from thinkrl.config.compose import compose
+from thinkrl.learning.adapters import Adapter
+from thinkrl.learning.deepspeed_learner import DeepSpeedLearner
+from thinkrl.learning.torch_learner import TorchLearner
 from thinkrl.planning.hardware import find_hardware
 from thinkrl.planning.memory import Setting
 from thinkrl.planning.plan import Plan, _changes, fits, make_plan, what_would_fit
-from thinkrl.planning.settings import LearnerSettings, SamplerSettings, read_learner, read_sampler
+from thinkrl.planning.settings import AdapterSettings, LearnerSettings, SamplerSettings, read_learner, read_sampler
+from thinkrl.sampling.torch_sampler import TorchSampler
+from thinkrl.sampling.vllm_sampler import VLLMSampler
+from thinkrl.sampling.vllm_server_sampler import VLLMServerSampler
 from thinkrl.stages.experiment import Experiment
 
 
@@ -106,20 +112,22 @@ def test_a_model_that_one_gpu_cannot_hold_is_spread_over_eight() -> None:
 
 
 def test_engines_are_read_by_their_fields() -> None:
-    class Learner:
-        micro_batch_tokens, logits_chunk_tokens, share_prompts = 4096, 512, True
-        gradient_checkpointing, processes, zero_stage, offload = True, 4, 3, "cpu"
+    learner = DeepSpeedLearner(processes=4, zero_stage=3, offload="all", micro_batch_tokens=4096)
+    found = read_learner(learner)
+    assert (found.zero_stage, found.processes, found.shards, found.offload) == (3, 4, 4, "all")
+    assert (found.micro_batch_tokens, found.optimizer, found.adapter) == (4096, "adamw", None)
+    adapted = read_learner(TorchLearner(adapter=Adapter(rank=8, dora=True), processes=2))
+    assert adapted.adapter == AdapterSettings(8, None, True)
+    assert adapted.shards == 1
 
-    assert read_learner(Learner()) == LearnerSettings(4096, 512, True, True, 4, 3, True)
-
-    class Vllm:
-        batch_size, memory_fraction, kv_cache_gib, sleep = 128, 0.3, None, True
-
-    class Server:
-        batch_size, memory_fraction, kv_cache_gib = 128, 0.9, None
-
-    assert read_sampler(Vllm(), SETTING.shape) == SamplerSettings("vllm", 128, False, 0.3, None, True)
-    assert read_sampler(Server(), SETTING.shape).engine == "elsewhere"
+    shape = SETTING.shape
+    vllm = read_sampler(VLLMSampler(memory_fraction=0.3, sleep=True), shape)
+    assert (vllm.engine, vllm.memory_fraction, vllm.sleep) == ("vllm", 0.3, True)
+    assert read_sampler(VLLMServerSampler(), shape).engine == "server"
+    assert read_sampler(VLLMServerSampler(urls=("http://a:1",)), shape).engine == "elsewhere"
+    assert read_sampler(VLLMServerSampler(devices=("1",)), shape).engine == "elsewhere"
+    assert read_sampler(TorchSampler(batch_size=7), shape) == SamplerSettings(batch_size=7)
+    assert not read_sampler(TorchSampler(plain_forward=True), shape).joined_copies
 
 
 @pytest.mark.parametrize("choice", sorted(p.stem for p in (Path(__file__).parents[2] / "conf/learner").glob("*.yaml")))
@@ -133,7 +141,7 @@ def test_every_shipped_learner_is_read_with_its_own_settings(choice: str) -> Non
 def test_every_shipped_sampler_is_known(choice: str) -> None:
     sampler = planned(f"sampler={choice}").stages[1].work.sampler
     engine = read_sampler(sampler, SETTING.shape).engine
-    assert engine == {"torch": "torch", "vllm": "vllm"}.get(choice, "elsewhere")
+    assert engine == {"torch": "torch", "vllm": "vllm", "vllm_server": "server"}[choice]
 
 
 def test_what_is_unknown_of_the_data_is_assumed_and_said(tmp_path: Path) -> None:

@@ -183,6 +183,7 @@ PHASES = {
     "update": "in an update",
     "sample": "while sampling",
     "checkpoint": "while a checkpoint is written",
+    "export": "while the model is saved",
     "load": "while loading",
 }
 

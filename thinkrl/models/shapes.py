@@ -43,10 +43,23 @@ class ModelShape:
         return self.vocabulary * self.hidden
 
     @property
+    def projections(self) -> dict[str, tuple[int, int]]:
+        """Inputs and outputs of the linear layers within a block, by their last names."""
+        queries, keys = self.heads * self.head_dim, self.kv_heads * self.head_dim
+        return {
+            "q_proj": (self.hidden, queries),
+            "k_proj": (self.hidden, keys),
+            "v_proj": (self.hidden, keys),
+            "o_proj": (queries, self.hidden),
+            "gate_proj": (self.hidden, self.intermediate),
+            "up_proj": (self.hidden, self.intermediate),
+            "down_proj": (self.intermediate, self.hidden),
+        }
+
+    @property
     def matrices(self) -> int:
         """Parameters of the matrices of one layer, biases left out: what a token is multiplied with."""
-        attention = 2 * (self.heads + self.kv_heads) * self.head_dim * self.hidden
-        return attention + 3 * self.hidden * self.intermediate
+        return sum(inputs * outputs for inputs, outputs in self.projections.values())
 
     @property
     def parameters(self) -> int:

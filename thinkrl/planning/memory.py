@@ -1,8 +1,8 @@
 """Memory of a stage by part, for one device.
 
 Parts that are there for the whole stage add up; the others belong to a phase (an update, sampling, a checkpoint,
-loading), and of the phases only the largest counts. Sizes follow what the learner and the sampler allocate; each
-formula names its source.
+export, loading), and of the phases only the largest counts. Sizes follow what the learner and the sampler allocate;
+each formula names its source.
 """
 
 from collections.abc import Iterable, Sequence
@@ -11,10 +11,10 @@ from typing import Literal
 
 from thinkrl.models.shapes import ModelShape
 from thinkrl.planning.hardware import GIB, Hardware
-from thinkrl.planning.settings import BFLOAT16, FLOAT32, LearnerSettings, SamplerSettings
+from thinkrl.planning.settings import BFLOAT16, FLOAT32, LearnerSettings, SamplerSettings, in_own_blocks
 from thinkrl.planning.work import StageWork
 
-Phase = Literal["always", "update", "sample", "checkpoint", "load"]
+Phase = Literal["always", "update", "sample", "checkpoint", "export", "load"]
 MIB = 1 << 20
 _LIBRARIES = 470 * MIB
 """Python with torch, transformers and what a run imports: 450 to 480 MiB measured (torch 2.13 for processors)."""
@@ -26,6 +26,8 @@ _SLACK, _GPU_SLACK = 0.08, 0.03
 _KV_QUANTUM = 64
 _BLOCK_ROWS = 32
 _DRAWN_ROWS = 8
+_BUCKET = 50_000_000
+"""Gradients that DeepSpeed sums over the processes at a time (`learning/deepspeed_learner.py`)."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class StageMemory:
     @property
     def phase(self) -> Phase:
         """The phase with the largest sum, which is when the peak is reached."""
-        phases: tuple[Phase, ...] = ("update", "sample", "checkpoint", "load")
+        phases: tuple[Phase, ...] = ("update", "sample", "checkpoint", "export", "load")
         return max(phases, key=self._of)
 
     @property
@@ -81,9 +83,22 @@ class Setting:
     sampler: SamplerSettings | None
     hardware: Hardware
 
+    @property
+    def processes(self) -> int:
+        """Processes that the work is shared by."""
+        return self.learner.processes if self.learner is not None else 1
+
+    @property
+    def written_out(self) -> bool:
+        """Whether the learner computes the layers in its own blocks (`learning/block_body.py`): on a processor, for
+        models whose weights are whole."""
+        learner = self.learner
+        whole = learner is not None and learner.share_prompts and learner.zero_stage < 3
+        return whole and in_own_blocks(self.shape) and not self.hardware.gpu
+
 
 def stage_memory(setting: Setting) -> StageMemory:
-    """The memory of a stage, part by part; parts of nothing are left out."""
+    """The memory of a stage for one process, part by part; parts of nothing are left out."""
     parts = [*_process(setting), *_weights(setting)]
     if setting.learner is not None:
         parts += [*_trained(setting, setting.learner), *_update(setting, setting.learner)]
@@ -94,35 +109,56 @@ def stage_memory(setting: Setting) -> StageMemory:
 
 
 def trained_parameters(shape: ModelShape, learner: LearnerSettings) -> int:
-    """Parameters that have a gradient: all, or those of low-rank adapters on every matrix of every layer."""
-    if not learner.adapter_rank:
+    """Parameters that have a gradient: all, or those of low-rank adapters."""
+    if learner.adapter is None:
         return shape.parameters
-    queries, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
-    ends = 2 * (shape.hidden + queries) + 2 * (shape.hidden + keys) + 3 * (shape.hidden + shape.intermediate)
-    return shape.layers * learner.adapter_rank * ends
+    ends = [ends for name, ends in shape.projections.items() if name in (learner.adapter.targets or shape.projections)]
+    lengths = sum(outputs for _, outputs in ends) if learner.adapter.dora else 0
+    return shape.layers * (learner.adapter.rank * sum(map(sum, ends)) + lengths)
 
 
-def layer_activations(shape: ModelShape, size: int) -> int:
+def moment_bytes(shape: ModelShape, learner: LearnerSettings) -> int:
+    """Bytes of all optimizer moments (`learning/update_rules.py`): two of a weight in float32 or in 8 bits with a scale
+    for 256, or with Muon one for matrices within the blocks."""
+    count = trained_parameters(shape, learner)
+    if learner.optimizer == "adamw_8bit":
+        return 2 * count + 2 * FLOAT32 * count // 256
+    hidden = 0
+    if learner.optimizer == "muon":
+        hidden = count if learner.adapter is not None else shape.layers * shape.matrices
+    return 2 * FLOAT32 * count - FLOAT32 * hidden
+
+
+def layer_activations(shape: ModelShape, size: int, *, written_out: bool, masked: bool) -> int:
     """Bytes that autograd keeps of one token in one layer, with numbers of `size` bytes.
 
-    Of each of two norms: the input in float32, its scale, and the normalised output twice; of attention: queries,
-    keys, values, output, and the log-sum-exp; of the gated feed-forward block: gate, its activation, up, and their
-    product. Norms of queries and keys (Qwen3) keep the input in float32, its scale and the output.
+    Of attention queries, keys, values and output, and of the gated feed-forward block gate, up and their product.
+    Of each of two norms, input, scale and output. Where the blocks are not written out by the learner
+    (`written_out`), norms keep the input in float32 and the normalised output too, the feed-forward block the
+    activation of the gate, and attention the log-sum-exp; a dense mask (`masked`) makes keys and values as wide as
+    queries. Norms of queries and keys (Qwen3) keep input and scale, and in modules the output.
     """
     queries, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+    if written_out:
+        norms = 2 * (FLOAT32 + 2 * size * shape.hidden)
+        attention = 2 * size * (queries + keys)
+        if shape.head_norms:
+            attention += size * (queries + keys) + FLOAT32 * (shape.heads + shape.kv_heads)
+        return norms + attention + 3 * size * shape.intermediate
     norms = 2 * (FLOAT32 * (shape.hidden + 1) + 2 * size * shape.hidden)
-    attention = 2 * size * (queries + keys) + FLOAT32 * shape.heads
-    feed_forward = 4 * size * shape.intermediate
+    attention = 2 * size * (queries + (queries if masked else keys)) + FLOAT32 * shape.heads
     if shape.head_norms:
         attention += (FLOAT32 + size) * (queries + keys) + FLOAT32 * (shape.heads + shape.kv_heads)
-    return norms + attention + feed_forward
+    return norms + attention + 4 * size * shape.intermediate
 
 
-def activations(shape: ModelShape, size: int, tokens: int, *, checkpointing: bool) -> int:
+def activations(
+    shape: ModelShape, size: int, tokens: int, *, checkpointing: bool, written_out: bool, masked: bool
+) -> int:
     """Bytes of a micro-batch's forward pass that wait for the backward pass: the layers, the last norm, and the states
     that logits are made from; with checkpointing the layers' inputs, and all of the one layer that runs again."""
-    ends = FLOAT32 * (shape.hidden + 1) + 2 * size * shape.hidden
-    layer = layer_activations(shape, size)
+    ends = FLOAT32 + 2 * size * shape.hidden if written_out else FLOAT32 * (shape.hidden + 1) + 2 * size * shape.hidden
+    layer = layer_activations(shape, size, written_out=written_out, masked=masked)
     layers = shape.layers * size * shape.hidden + layer if checkpointing else shape.layers * layer
     return tokens * (layers + ends)
 
@@ -145,71 +181,97 @@ def _process(setting: Setting) -> list[Part]:
 
 
 def _weights(setting: Setting) -> list[Part]:
-    shape, size = setting.shape, setting.compute_bytes
-    learner = setting.learner
-    shards = learner.shards if learner is not None and learner.zero_stage == 3 else 1
-    found = [Part("weights", shape.parameters * size // shards, note=_precision(size))]
-    if shards > 1:
+    """The weights of the forward pass, and what loading them takes: float32 weights where they are trained."""
+    shape, size, learner, gpu = setting.shape, setting.compute_bytes, setting.learner, setting.hardware.gpu
+    whole = shape.parameters * size
+    if learner is None or learner.adapter is not None:
+        mapped = shape.parameters * FLOAT32 if size == BFLOAT16 else 0
+        return [
+            Part("weights", whole, note=_precision(size)),
+            Part("weight file", mapped, "load", "float32, mapped", host=gpu),
+        ]
+    found = [Part("weights", whole, note=_precision(size))]
+    if learner.zero_stage == 3:
+        # The policy's own module stays whole beside the divided one (`learning/deepspeed_learner.py`).
         gathered = (shape.matrices + shape.embedding) * size
-        found.append(Part("gathered weights", gathered, "update", "of one layer and the head"))
-        if setting.sampler is not None and setting.sampler.engine == "torch":
-            found.append(Part("whole weights to sample", shape.parameters * size, note="the sampler's module"))
-    if learner is None and size == BFLOAT16:
-        found.append(
-            Part("weight file", shape.parameters * FLOAT32, "load", "float32, mapped", host=setting.hardware.gpu)
-        )
+        found += [
+            Part("divided weights", whole // learner.shards, host=gpu and learner.offload == "all"),
+            Part("gathered weights", gathered, "update", "of one layer and the head"),
+        ]
+    if learner.shards > 1:
+        undivided = shape.parameters * FLOAT32 * (learner.shards - 1) // learner.shards
+        found.append(Part("undivided float32 weights", undivided, "load", "until DeepSpeed has taken them"))
     return found
 
 
 def _trained(setting: Setting, learner: LearnerSettings) -> list[Part]:
     """What is kept of every trained weight from step to step (`learning/optimizer.py`)."""
-    count = trained_parameters(setting.shape, learner)
-    shards, on_host = learner.shards, learner.offload and setting.hardware.gpu
-    partitioned = shards if learner.zero_stage >= 2 else 1
-    masters = 0 if setting.compute_bytes == FLOAT32 and shards == 1 else count * FLOAT32 // shards
+    shape, size = setting.shape, setting.compute_bytes
+    count, moments = trained_parameters(shape, learner), moment_bytes(shape, learner)
+    on_host = learner.offload != "none" and setting.hardware.gpu
+    divided = learner.shards if learner.zero_stage >= 2 else 1
+    own = size == FLOAT32 and learner.adapter is None and not learner.zero_stage
     every = setting.work.checkpoint_every
     saves = every is not None and every < setting.work.steps  # the last step needs none
-    copied = count * (FLOAT32 + learner.moment_bytes) // shards if saves else 0
     found = [
-        Part("float32 weights", masters, host=on_host),
-        Part("gradient sums", count * FLOAT32 // partitioned, note="float32", host=on_host),
-        Part("optimizer moments", count * learner.moment_bytes // shards, host=on_host),
-        Part("checkpoint copies", copied, "checkpoint", "of weights and moments", host=setting.hardware.gpu),
-    ]
-    if setting.work.reference and not learner.adapter_rank:
-        size = setting.shape.parameters * setting.compute_bytes
-        found.append(Part("reference model", size, note="for the KL term"))
+        Part("adapter", count * size if learner.adapter is not None else 0, note=_precision(size)),
+        Part("float32 weights", 0 if own else count * FLOAT32 // learner.shards, host=on_host),
+        Part("gradient sums", count * FLOAT32 // divided, note="float32", host=on_host),
+        Part("optimizer moments", moments // learner.shards, note=learner.optimizer, host=on_host),
+        Part(
+            "checkpoint copies", count * FLOAT32 + moments if saves else 0, "checkpoint",
+            "of weights and moments", host=setting.hardware.gpu,
+        ),
+    ]  # fmt: skip
+    if learner.adapter is not None:
+        found.append(Part("merged weights", shape.parameters * FLOAT32, "export", "float32"))
+        if setting.sampler is not None and setting.sampler.engine == "torch":
+            merged = shape.layers * shape.matrices * size
+            found.append(Part("merged weights to sample", merged, note="beside the base"))
+    elif setting.work.reference:
+        shards = learner.shards if learner.zero_stage == 3 else 1
+        found.append(Part("reference model", shape.parameters * size // shards, note="for the KL term"))
     return found
 
 
 def _update(setting: Setting, learner: LearnerSettings) -> list[Part]:
     """What one micro-batch needs (`learning/logprobs.py` bounds the logits). Activations go as gradients come, so the
-    larger of the two counts; gradients of the first micro-batch become the sums where compute is float32."""
-    shape, size, work = setting.shape, setting.compute_bytes, setting.work
-    tokens = update_tokens(work, learner)
-    kept = activations(shape, size, tokens, checkpointing=learner.gradient_checkpointing)
+    larger of the two counts."""
+    shape, size = setting.shape, setting.compute_bytes
+    tokens = update_tokens(setting.work, learner)
+    kept = activations(
+        shape, size, tokens, checkpointing=learner.gradient_checkpointing, written_out=setting.written_out,
+        masked=learner.share_prompts and setting.hardware.gpu,
+    )  # fmt: skip
     gradients = trained_parameters(shape, learner) * size
     rows = min(learner.logits_chunk_tokens, tokens)
     block = 6 * min(_BLOCK_ROWS, rows) * shape.vocabulary * FLOAT32
+    bucket = 2 * FLOAT32 * min(shape.parameters, max(_BUCKET, shape.embedding)) if learner.zero_stage else 0
     return [
         Part("activations", kept, "update", f"{tokens} tokens"),
         Part("gradients beyond activations", max(0, gradients - kept), "update", _precision(size)),
         Part("logits", rows * shape.vocabulary * size + block, "update", f"a chunk of {rows} tokens"),
+        Part("DeepSpeed's buckets", bucket, "update", "gradients on their way"),
     ]
 
 
 def _sampling(setting: Setting, sampler: SamplerSettings) -> list[Part]:
-    shape, size = setting.shape, setting.compute_bytes
-    if sampler.engine == "vllm":
+    """What the engine needs; the torch engine keeps a prompt's keys and values once for its samples, and once more
+    laid out for the batch (`sampling/kv_cache.py`)."""
+    shape, size, work = setting.shape, setting.compute_bytes, setting.work
+    if sampler.engine in ("vllm", "server"):
         return _vllm(setting, sampler)
     if sampler.engine == "elsewhere":
         return []
-    rows = min(sampler.batch_size, setting.work.sequences)
-    longest = setting.work.prompt.longest + setting.work.response.longest
-    capacity = -(-longest // _KV_QUANTUM) * _KV_QUANTUM
+    sequences = -(-work.sequences // setting.processes)
+    rows = min(sampler.batch_size, sequences)
+    prompts = min(-(-work.prompts // setting.processes), -(-rows * work.prompts // work.sequences) + 1)
+    capacity = -(-work.response.longest // _KV_QUANTUM) * _KV_QUANTUM
+    positions = rows * capacity + 2 * prompts * work.prompt.longest
     drawn = rows if setting.hardware.gpu else min(rows, _DRAWN_ROWS)
+    cached = f"{rows} samples x {capacity} and {prompts} prompts"
     found = [
-        Part("KV cache", rows * capacity * shape.kv_token * size, "sample", f"{rows} samples x {capacity} tokens"),
+        Part("KV cache", positions * shape.kv_token * size, "sample", cached),
         Part("logits to sample", rows * shape.vocabulary * size + 4 * drawn * shape.vocabulary * FLOAT32, "sample"),
     ]
     if sampler.joined_copies:
@@ -225,16 +287,18 @@ def _sampling(setting: Setting, sampler: SamplerSettings) -> list[Part]:
 
 def _vllm(setting: Setting, sampler: SamplerSettings) -> list[Part]:
     """vLLM takes a share of the GPU, its weights included; asleep it holds little."""
-    weights = setting.shape.parameters * setting.compute_bytes
-    if not setting.hardware.gpu:
-        cache = int((1.0 if sampler.kv_cache_gib is None else sampler.kv_cache_gib) * GIB)
-        return [Part("vLLM", weights + cache, note="weights of its own and its KV cache")]
-    share = int(sampler.memory_fraction * setting.hardware.memory)
-    if sampler.kv_cache_gib is not None:
-        share = weights + int(sampler.kv_cache_gib * GIB)
-    if sampler.sleep:
-        return [Part("vLLM", share, "sample", "asleep while the learner works")]
-    return [Part("vLLM", share, note="memory_fraction of the GPU: its weights and KV cache")]
+    weights, gpu = setting.shape.parameters * setting.compute_bytes, setting.hardware.gpu
+    shared = sampler.engine == "server"
+    handed = [Part("weights on their way to vLLM", weights if shared else 0, note="shared memory", host=gpu)]
+    if sampler.kv_cache_gib is not None or not gpu:
+        share = weights + int((1.0 if sampler.kv_cache_gib is None else sampler.kv_cache_gib) * GIB)
+        note = "weights of its own and its KV cache"
+    else:
+        share = int(sampler.memory_fraction * setting.hardware.memory)
+        note = "memory_fraction of the GPU: its weights and KV cache"
+    phase: Phase = "sample" if sampler.sleep and gpu else "always"
+    times = sampler.replicas if shared else 1
+    return [Part("vLLM", share * times, phase, note if phase == "always" else f"{note}; asleep otherwise"), *handed]
 
 
 def _slack(parts: Sequence[Part], setting: Setting) -> list[Part]:

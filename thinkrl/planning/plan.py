@@ -8,7 +8,15 @@ from thinkrl.models.shapes import ModelShape, shape_of
 from thinkrl.planning.hardware import Hardware
 from thinkrl.planning.lengths import TokenCounter
 from thinkrl.planning.memory import Setting, StageMemory, stage_memory
-from thinkrl.planning.settings import BFLOAT16, FLOAT32, LearnerSettings, SamplerSettings, read_learner, read_sampler
+from thinkrl.planning.settings import (
+    BFLOAT16,
+    FLOAT32,
+    AdapterSettings,
+    LearnerSettings,
+    SamplerSettings,
+    read_learner,
+    read_sampler,
+)
 from thinkrl.planning.timing import StageTime, stage_time
 from thinkrl.planning.work import StageWork, work_of
 from thinkrl.stages.experiment import Experiment
@@ -105,8 +113,9 @@ def make_plan(experiment: Experiment, hardware: Hardware, response_tokens: float
 
 
 def fits(setting: Setting) -> bool:
-    """Whether the peak leaves the margin."""
-    return stage_memory(setting).peak <= (1 - MARGIN) * setting.hardware.memory
+    """Whether the peak leaves the margin; on a processor those of all processes together."""
+    together = 1 if setting.hardware.gpu else setting.processes
+    return together * stage_memory(setting).peak <= (1 - MARGIN) * setting.hardware.memory
 
 
 def _plan_stage(name: str, setting: Setting, response_tokens: float | None) -> StagePlan:
@@ -125,7 +134,7 @@ def _plan_stage(name: str, setting: Setting, response_tokens: float | None) -> S
 def _notes(setting: Setting) -> list[str]:
     """What the reader must know of how the hardware is used."""
     notes = []
-    processes = setting.learner.processes if setting.learner is not None else 1
+    processes = setting.processes
     if processes < setting.hardware.count:
         every = f"learner.processes={setting.hardware.count}"
         notes.append(f"uses {processes} of {setting.hardware.count} devices; {every} uses all")
@@ -185,14 +194,16 @@ def _changes(setting: Setting) -> list[tuple[str, Change]]:
         for rows in (64, 32, 16, 8):
             if sampler.batch_size > rows:
                 found.append((f"sampler.batch_size={rows}", _sampler(batch_size=rows)))
+    if learner is not None and learner.optimizer == "adamw" and not learner.zero_stage and setting.hardware.gpu:
+        found.append(("learner.optimizer=adamw_8bit", _learner(optimizer="adamw_8bit")))
     if learner is not None and not learner.gradient_checkpointing:
         found.append(("learner.gradient_checkpointing=true", _learner(gradient_checkpointing=True)))
     if learner is not None and count > 1 and learner.zero_stage < 3:
         for stage in range(learner.zero_stage + 1, 4):
             text = f"learner=deepspeed learner.processes={count} learner.zero_stage={stage}"
             found.append((text, _learner(zero_stage=stage, processes=count)))
-    if learner is not None and not learner.adapter_rank:
-        found.append(("a LoRA adapter (learner.adapter, rank 16)", _learner(adapter_rank=16)))
+    if learner is not None and learner.adapter is None:
+        found.append(("learner/adapter=lora", _learner(adapter=AdapterSettings(16), zero_stage=0)))
     return found
 
 

@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from thinkrl.models.shapes import ModelShape
-from thinkrl.planning.memory import Setting, trained_parameters
+from thinkrl.planning.memory import Setting, moment_bytes, trained_parameters
 from thinkrl.planning.settings import FLOAT32, LearnerSettings, SamplerSettings
 
 
@@ -64,7 +64,7 @@ def stage_time(setting: Setting, response_tokens: float | None = None) -> StageT
     work, learner, sampler = setting.work, setting.learner, setting.sampler
     response = work.response.mean if response_tokens is None else min(response_tokens, work.response.longest)
     assumed = _assumptions(setting)
-    processes = learner.processes if learner is not None else 1
+    processes = setting.processes
     seconds: dict[str, float] = {}
     prompt_tokens = sampled = learned = 0
     if sampler is not None:
@@ -118,10 +118,10 @@ def _learning_seconds(
     predicted = work.sequences * response
     forward = forward_flops(shape, tokens, predicted, work.prompt.mean + response / 2)
     rate = hardware.flops * assumed.learning * processes
-    backward = (1.0 if learner.adapter_rank else 2.0) + (1.0 if learner.gradient_checkpointing else 0.0)
-    count = trained_parameters(shape, learner) / learner.shards
-    moved = count * (4 * FLOAT32 + 2 * learner.moment_bytes + setting.compute_bytes)
-    saved = trained_parameters(shape, learner) * (FLOAT32 + learner.moment_bytes)
+    backward = (1.0 if learner.adapter is not None else 2.0) + (1.0 if learner.gradient_checkpointing else 0.0)
+    count, moments = trained_parameters(shape, learner), moment_bytes(shape, learner)
+    moved = (count * (4 * FLOAT32 + setting.compute_bytes) + 2 * moments) / learner.shards
+    saved = count * FLOAT32 + moments
     every = work.checkpoint_every
     saves = 0 if every is None else max(0, (work.steps - 1) // every)
     return {
