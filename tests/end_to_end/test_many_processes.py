@@ -116,3 +116,16 @@ def test_torchrun_starts_the_processes_as_well(undisturbed: Path, tmp_path: Path
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     check_like(tmp_path / "run", undisturbed)
+
+
+@pytest.mark.slow
+def test_srun_starts_the_processes_as_well(undisturbed: Path, tmp_path: Path) -> None:
+    """Its environment, that is: there is no Slurm here."""
+    command = [sys.executable, "-m", "thinkrl", *small_quickstart(tmp_path / "run"), *PLAIN]
+    slurm = {"SLURM_STEP_NUM_TASKS": "2", "SLURM_JOB_ID": str(os.getpid()), "SLURM_STEP_NODELIST": "localhost"}
+    processes = [
+        subprocess.Popen(command, env={**os.environ, **slurm, "SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)})
+        for rank in range(2)
+    ]
+    assert [process.wait(240) for process in processes] == [0, 0]
+    check_like(tmp_path / "run", undisturbed)

@@ -1,5 +1,6 @@
 """Two processes learn what one does: plainly, and under every stage of ZeRO; their checkpoints are interchangeable."""
 
+import importlib.util
 from typing import Any
 
 import many_steps
@@ -12,7 +13,8 @@ from thinkrl.learning.deepspeed_learner import DeepSpeedLearner
 from thinkrl.learning.learner import LearnerState
 from thinkrl.learning.torch_learner import TorchLearner
 
-pytest.importorskip("deepspeed")
+if importlib.util.find_spec("deepspeed") is None:
+    pytest.skip("DeepSpeed is not installed", allow_module_level=True)
 
 HALF = 3
 PLAIN = TorchLearner(**SETTINGS)
@@ -108,6 +110,12 @@ def test_deepspeed_goes_on_from_where_torch_was(one, two) -> None:
     resumed = two[0]["stage 3"]["from torch"]
     assert difference(resumed["weights"], one["whole"]["weights"]) < LIMIT
     assert difference(resumed["states"][-1][1], one["whole"]["states"][-1][1]) < LIMIT
+
+
+def test_deepspeed_works_alone_too(one) -> None:
+    (alone,) = run_ranks(1, learn, SOURCES["stage 3"])
+    assert difference(alone["weights"], one["whole"]["weights"]) < LIMIT
+    assert difference(alone["states"][-1][1], one["whole"]["states"][-1][1]) < LIMIT
 
 
 def test_the_steps_are_as_uneven_as_they_should_be() -> None:

@@ -215,3 +215,16 @@ def test_stages_go_from_pending_to_finished_with_their_artifacts(tmp_path: Path)
 def test_stage_names_cannot_leave_the_directory(tmp_path: Path, name: str) -> None:
     with _open(tmp_path / "a") as run, pytest.raises(ValueError, match="name that can be a folder"):
         run.stage_path(0, name)
+
+
+def test_free_keys_may_be_patterns_of_whole_keys(tmp_path: Path) -> None:
+    def opened(processes: int, rate: float) -> None:
+        config = (
+            f"learner: {{processes: {processes}}}\nstages: {{a: {{learner: {{processes: {processes}, rate: {rate}}}}}}}"
+        )
+        RunDirectory.open(tmp_path / "run", config, "{}", {}, ("tracker", "*learner.processes")).close()
+
+    opened(1, 0.5)
+    opened(2, 0.5)
+    with pytest.raises(RunError, match=r"stages\.a\.learner\.rate: 0\.5 -> 0\.25"):
+        opened(2, 0.25)

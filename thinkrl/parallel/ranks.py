@@ -160,7 +160,8 @@ def joined(place: Place, wait_seconds: float) -> Iterator[Ranks]:
         return
     on_gpu = torch.cuda.is_available()
     if on_gpu:
-        torch.cuda.set_device(place.local_rank)
+        # Where a launcher shows each process its own GPU alone, that one is number 0.
+        torch.cuda.set_device(place.local_rank % torch.cuda.device_count())
     together = Ranks(place, wait_seconds)
     with together.waiting("the start"):
         dist.init_process_group(

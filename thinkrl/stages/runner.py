@@ -25,8 +25,9 @@ from thinkrl.tracking.progress import ProgressDisplay
 from thinkrl.tracking.recorder import Recorder
 from thinkrl.tracking.tracker import NoTracker
 
-_FREE_KEYS = ("tracker", "reuse", "paper", "claim", "deviations", "*learner.processes", "*learner.wait_minutes")
-"""What may change between two starts of a run: no result depends on it, or, for processes, by rounding alone."""
+_BY_ROUNDING = ("*learner.processes", "*learner.wait_minutes", "*learner.zero_stage", "*learner.offload")
+_FREE_KEYS = ("tracker", "reuse", "paper", "claim", "deviations", *_BY_ROUNDING)
+"""What may change between two starts of a run: no result depends on it, or by rounding alone."""
 
 
 @dataclass(frozen=True)
