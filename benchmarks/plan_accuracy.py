@@ -37,10 +37,17 @@ FEW_STEPS = (
     "benchmark.max_prompts=8",
 )
 GRPO_ALONE = (
-    "~stages.cold_start", "~stages.after_cold_start", "~stages.selection", "~stages.refinement",
-    "~stages.after_refinement", "~stages.after_grpo", "reuse=false", "tracker=none", "stages.grpo.steps=2",
+    "~stages.cold_start",
+    "~stages.after_cold_start",
+    "~stages.selection",
+    "~stages.refinement",
+    "~stages.after_refinement",
+    "~stages.after_grpo",
+    "reuse=false",
+    "tracker=none",
     "stages.grpo.reward.terms={coin:{term:{_target_:thinkrl.rewards.random_reward.RandomReward}}}",
-)  # fmt: skip
+)
+"""Quickstart's GRPO from the base model, with a reward that differs within every group, so that every step learns."""
 CASES = ["quickstart", "larger", "activations"]
 LARGER = {
     "vocab_size": 49152, "hidden_size": 960, "intermediate_size": 2560, "num_hidden_layers": 32,
@@ -63,11 +70,11 @@ def main(folder: Path, chosen: list[str]) -> int:
         "quickstart": Case("the whole pipeline, from weights that can already add", FEW_STEPS + trained(folder)),
         "larger": Case(
             "GRPO with a Llama of 0.36 B drawn at random, rewarded by a coin",
-            (*GRPO_ALONE, "stages.grpo.checkpoint_every=1", *drawn(folder)),
+            (*GRPO_ALONE, "stages.grpo.steps=2", "stages.grpo.checkpoint_every=1", *drawn(folder)),
         ),
         "activations": Case(
             "GRPO with SmolLM2-135M and no checkpoint, in micro-batches of 4096 tokens, rewarded by a coin",
-            (*GRPO_ALONE, "learner.micro_batch_tokens=4096"),
+            (*GRPO_ALONE, "stages.grpo.steps=2", "learner.micro_batch_tokens=4096"),
         ),
     }
     results = {name: measure(cases[name], folder / f"run_{name}") for name in chosen}
