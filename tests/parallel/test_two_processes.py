@@ -1,6 +1,8 @@
 """Two processes learn what one does: plainly, and under every stage of ZeRO; their checkpoints are interchangeable."""
 
+import gc
 import importlib.util
+import weakref
 from typing import Any
 
 import many_steps
@@ -12,6 +14,7 @@ from thinkrl.learning import deepspeed_learner
 from thinkrl.learning.deepspeed_learner import DeepSpeedLearner
 from thinkrl.learning.learner import LearnerState
 from thinkrl.learning.torch_learner import TorchLearner
+from thinkrl.sampling.sampler import SamplingSpec
 
 if importlib.util.find_spec("deepspeed") is None:
     pytest.skip("DeepSpeed is not installed", allow_module_level=True)
@@ -33,6 +36,20 @@ def difference(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
     return float((flat_a - flat_b).norm() / flat_b.norm())
 
 
+def released(source: TorchLearner) -> bool:
+    """Whether the weights of a learner are gone with it, as the next stage of a run needs."""
+    from tiny_policy import tiny_policy
+
+    policy = tiny_policy()
+    learner = source.open(policy, total_steps=1, with_reference=True)
+    learner.supervise(many_steps.supervised(0))
+    learner.reference_logprobs(many_steps.grpo_batch(0)[0], SamplingSpec())
+    held = [weakref.ref(learner._scorer.module), weakref.ref(policy.module)]
+    del learner, policy
+    gc.collect()
+    return all(module() is None for module in held)
+
+
 def everything() -> dict[str, Any]:
     """What this process saw of all sources: a whole learning, the same from its middle on, and one without KL."""
     deepspeed_learner.WHOLE_BELOW = 0  # the weights of a tiny model would all stay whole
@@ -45,6 +62,8 @@ def everything() -> dict[str, Any]:
             "flat": learn(source, kl=False),
         }
     from_plain = state_after(found["torch"]["whole"], HALF)
+    for name, source in SOURCES.items():
+        found[name]["released"] = released(source)
     found["stage 3"]["from torch"] = learn(SOURCES["stage 3"], start=(from_plain, HALF))
     return found
 
@@ -104,6 +123,11 @@ def test_one_process_without_deepspeed_goes_on_from_it(one, two, name) -> None:
     assert difference(resumed["weights"], one["whole"]["weights"]) < LIMIT
     for row, expected in zip(resumed["rows"], one["whole"]["rows"][HALF:], strict=True):
         assert row == pytest.approx(expected, rel=LIMIT, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_nothing_is_left_of_a_learner_that_is_gone(two, name) -> None:
+    assert [rank[name]["released"] for rank in two] == [True, True]
 
 
 def test_deepspeed_goes_on_from_where_torch_was(one, two) -> None:

@@ -6,6 +6,7 @@ import importlib.util
 import logging
 import os
 import warnings
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -77,9 +78,12 @@ class DeepSpeedLearner(TorchLearner):
         module = copy.deepcopy(policy.module) if divided else policy.module
         self.prepare(module)
         reference: ScoreRows | None = None
+        engines = []
         if with_reference:
-            frozen = self.scorer(copy.deepcopy(policy.module).requires_grad_(False).train(False))
-            reference = EngineScorer.of(frozen, self._frozen_engine(deepspeed, frozen)) if divided else frozen
+            reference = frozen = self.scorer(copy.deepcopy(policy.module).requires_grad_(False).train(False))
+            if divided:
+                engines.append(self._frozen_engine(deepspeed, frozen))
+                reference = EngineScorer.of(frozen, engines[0])
         masters, policy.masters = policy.masters, None
         if masters is None:
             raise ValueError(f"{policy.name} must be loaded for training to be learned on, got no master weights")
@@ -90,7 +94,10 @@ class DeepSpeedLearner(TorchLearner):
             )
         optimizer = EngineOptimizer(engine, module, policy, deepspeed)
         optimizer.take(masters)
-        return OpenTorchLearner(self, policy, total_steps, EngineScorer.of(plain, engine), reference, optimizer)
+        learner = OpenTorchLearner(self, policy, total_steps, EngineScorer.of(plain, engine), reference, optimizer)
+        # DeepSpeed keeps hold of every engine until it is told; the next stage's would stand beside this one.
+        weakref.finalize(learner, _destroy, [*engines, engine]).atexit = False
+        return learner
 
     def _frozen_engine(self, deepspeed: Any, frozen: Scorer) -> Any:
         with _float32_buffers(frozen.module):
@@ -134,6 +141,19 @@ class DeepSpeedLearner(TorchLearner):
             "gradient_clipping": self.max_gradient_norm or 0.0,
             "steps_per_print": None,
         }
+
+
+def _destroy(engines: Sequence[Any]) -> None:
+    """Lets go of engines, and of what holds their modules: a stack and a cache of stage 3 that only ever grow."""
+    for engine in engines:
+        engine.destroy()
+    zero = "deepspeed.runtime.zero"
+    importlib.import_module(f"{zero}.parameter_offload").FWD_MODULE_STACK.clear()
+    coordinator = importlib.import_module(f"{zero}.partitioned_param_coordinator").PartitionedParameterCoordinator
+    for method in vars(coordinator).values():
+        for cell in getattr(method, "__closure__", None) or ():
+            if hasattr(cell.cell_contents, "cache_clear"):
+                cell.cell_contents.cache_clear()
 
 
 class _Pass(torch.nn.Module):
@@ -182,7 +202,9 @@ def import_deepspeed(device: torch.device) -> Any:
     """DeepSpeed, without the operations that it would compile, and with a process group."""
     if device.type == "cpu":
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    os.environ["LOCAL_RANK"] = str(ranks().local_rank if device.type == "cpu" else device.index)  # its device's number
+    os.environ["LOCAL_RANK"] = str(
+        ranks().local_rank if device.type == "cpu" else device.index or 0
+    )  # its device's number
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     deepspeed = importlib.import_module("deepspeed")
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
