@@ -129,6 +129,7 @@ class OpenVLLMSampler:
 
     def _wake(self) -> None:
         if not self._awake:
+            torch.cuda.empty_cache()  # the engine takes its memory from the device, not from what torch keeps
             self._engine.wake_up()
             self._awake = True
 
