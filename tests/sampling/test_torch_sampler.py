@@ -232,7 +232,7 @@ def test_each_prompt_is_read_once_for_its_group(policy, monkeypatch):
     sampler = TorchSampler(batch_size=3).open(policy)
     read = []
     prefill = sampler._decoder.prefill
-    monkeypatch.setattr(sampler._decoder, "prefill", lambda prompt: read.append(len(prompt)) or prefill(prompt))
+    monkeypatch.setattr(sampler._decoder, "prefill", lambda prompts: read.extend(map(len, prompts)) or prefill(prompts))
     sampler.sample(requests(samples=7), SamplingSpec(max_new_tokens=4))
     assert read == [len(prompt) for prompt in PROMPTS]
 

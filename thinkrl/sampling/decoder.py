@@ -26,12 +26,12 @@ class Decoder(Protocol):
         """Takes over the module's current weights."""
         ...
 
-    def begin(self, rows: int) -> None:
-        """Starts an empty batch of at most `rows` rows."""
+    def begin(self, rows: int, beginning: Tensor) -> None:
+        """Starts an empty batch of at most `rows` rows, all of whose prompts start with `beginning` (int64 [c])."""
         ...
 
-    def prefill(self, prompt: Tensor) -> Any:
-        """Reads a prompt (int64 [p], at least one token) once; returns a `Prefilled` for `join`."""
+    def prefill(self, prompts: Sequence[Tensor]) -> list[Any]:
+        """Reads prompts (int64 [p], longer than the beginning) once; returns a `Prefilled` of each for `join`."""
         ...
 
     def join(self, prefilled: Any, copies: int) -> None:
@@ -42,8 +42,8 @@ class Decoder(Protocol):
         """Appends one token to each row, int64 [b]; returns the logits that follow, [b, vocabulary]."""
         ...
 
-    def keep(self, rows: Sequence[int]) -> None:
-        """Leaves only `rows`, in that order; rows that move come from behind those that stay."""
+    def arrange(self, sources: Sequence[int]) -> None:
+        """Row i then continues what row `sources[i]` held; rows may be named several times, or not at all."""
         ...
 
     def end(self) -> None:
@@ -70,8 +70,8 @@ class ModuleDecoder:
     def refresh(self) -> None:
         """Nothing to take over: the module's weights are read in place."""
 
-    def begin(self, rows: int) -> None:
-        """Starts an empty batch."""
+    def begin(self, rows: int, beginning: Tensor) -> None:
+        """Starts an empty batch; what its prompts have in common is read with each of them."""
         self.end()
 
     def end(self) -> None:
@@ -79,10 +79,13 @@ class ModuleDecoder:
         self._cache = DynamicCache()
         self._mask = torch.zeros((0, 0), dtype=torch.int64, device=self._module.device)
 
-    def prefill(self, prompt: Tensor) -> ModulePrefill:
-        """Reads one prompt."""
-        cache = DynamicCache()
-        return ModulePrefill(self._forward(prompt[None], torch.ones_like(prompt)[None], cache), cache)
+    def prefill(self, prompts: Sequence[Tensor]) -> list[ModulePrefill]:
+        """Reads prompts, one after the other."""
+        found = []
+        for prompt in prompts:
+            cache = DynamicCache()
+            found.append(ModulePrefill(self._forward(prompt[None], torch.ones_like(prompt)[None], cache), cache))
+        return found
 
     def join(self, prefilled: ModulePrefill, copies: int) -> None:
         """Appends rows; whichever side is shorter, batch or prompt, is padded on the left."""
@@ -107,12 +110,12 @@ class ModuleDecoder:
         self._mask = functional.pad(self._mask, (0, 1), value=1)
         return self._forward(token_ids[:, None], self._mask, self._cache)
 
-    def keep(self, rows: Sequence[int]) -> None:
-        """Leaves only `rows`; an empty batch ends."""
-        if not rows:
+    def arrange(self, sources: Sequence[int]) -> None:
+        """Row i then continues what row `sources[i]` held; an empty batch ends."""
+        if not sources:
             self.end()
             return
-        index = torch.tensor(rows, device=self._mask.device)
+        index = torch.tensor(list(sources), device=self._mask.device)
         self._cache.batch_select_indices(index)
         self._mask = self._mask[index]
 

@@ -5,6 +5,7 @@ probability: tokens as likely as the last one kept are kept too, so the kept set
 the order of a sort, and a learner finds the same set from the same logits.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +17,10 @@ from thinkrl.sampling.sampler import SamplingSpec
 _BLOCK = 256
 _ROWS = 8
 """Rows drawn at a time on a processor, so that the passes over the vocabulary stay inside its cache."""
+_NUCLEI = (64, 512, 8192)
+"""Sizes of set tried for top-p before the whole vocabulary is sorted."""
+_NUCLEI = (64, 512, 8192)
+"""Sizes of set tried for top-p before the whole vocabulary is sorted."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,51 +63,62 @@ def processed_logprobs(logits: Tensor, spec: SamplingSpec) -> Tensor:
     return (scaled if keep is None else scaled.masked_fill(~keep, -torch.inf)).log_softmax(-1)
 
 
-def draw(logits: Tensor, uniforms: Tensor, spec: SamplingSpec) -> Draws:
-    """One token per row of `logits` [b, vocabulary] by inverse CDF at `uniforms` [b] (float64, in [0, 1)).
+def draw(logits: Tensor, uniforms: Tensor, spec: SamplingSpec, counts: Sequence[int] | None = None) -> Draws:
+    """Tokens from the rows of `logits` [r, vocabulary] by inverse CDF at `uniforms` [b] (float64, in [0, 1)).
 
+    counts: how many tokens each row gives, in order, b in all; one each if it is None. A row's distribution
+    is computed once, however many tokens it gives.
     At temperature 0 the most likely token is taken, with log-probability and entropy 0.
     Raises FloatingPointError when a row of logits is not finite.
     """
+    counts = [1] * len(logits) if counts is None else list(counts)
     size = _ROWS if logits.device.type == "cpu" else len(logits)
-    parts = [
-        _draw_rows(logits[start : start + size], uniforms[start : start + size], spec)
-        for start in range(0, len(logits), size)
-    ]
+    parts, begun = [], 0
+    for start in range(0, len(logits), size):
+        rows = counts[start : start + size]
+        ended = begun + sum(rows)
+        parts.append(_draw_rows(logits[start : start + size], uniforms[begun:ended], rows, spec))
+        begun = ended
     columns = (torch.cat(column) for column in zip(*parts, strict=True))
     return Draws(*columns)
 
 
-def _draw_rows(logits: Tensor, uniforms: Tensor, spec: SamplingSpec) -> tuple[Tensor, Tensor, Tensor]:
+def _draw_rows(
+    logits: Tensor, uniforms: Tensor, counts: Sequence[int], spec: SamplingSpec
+) -> tuple[Tensor, Tensor, Tensor]:
+    row_of = torch.arange(len(logits)).repeat_interleave(torch.tensor(counts)).to(logits.device)
     scaled = logits.float()
     if spec.temperature == 0:
         _require_finite(scaled.sum(-1))
-        zeros = scaled.new_zeros(len(scaled))
-        return scaled.argmax(-1), zeros, zeros
+        zeros = scaled.new_zeros(len(row_of))
+        return scaled.argmax(-1)[row_of], zeros, zeros
     if spec.temperature != 1:
         scaled = scaled / spec.temperature
     keep = kept_tokens(scaled, spec)
     probabilities = (scaled if keep is None else scaled.masked_fill(~keep, -torch.inf)).softmax(-1)
-    best, best_ids = scaled.max(-1)
-    log_total = best - probabilities.gather(-1, best_ids[:, None])[:, 0].log()
+    # The most likely token is always kept, and its probability is 1 over the sum.
+    log_total = scaled.amax(-1) - probabilities.amax(-1).log()
     # Dropped tokens have probability 0 and a finite logit, so they add nothing here.
     entropies = log_total - torch.linalg.vecdot(probabilities, scaled)
     _require_finite(entropies)
-    token_ids = _inverse_cdf(probabilities, uniforms)
-    logprobs = scaled.gather(-1, token_ids[:, None])[:, 0] - log_total
-    return token_ids, logprobs, entropies.clamp_(min=0)
+    token_ids = _inverse_cdf(probabilities, uniforms, row_of)
+    logprobs = scaled[row_of, token_ids] - log_total[row_of]
+    return token_ids, logprobs, entropies.clamp_(min=0)[row_of]
 
 
-def _inverse_cdf(probabilities: Tensor, uniforms: Tensor) -> Tensor:
-    """First index whose cumulative probability exceeds the uniform times the total, int64 [b].
+def _inverse_cdf(probabilities: Tensor, uniforms: Tensor, row_of: Tensor) -> Tensor:
+    """For each uniform [b], the first index of its row (int64 [b]) whose cumulative probability exceeds it times
+    the total, int64 [b].
 
     The sum runs over blocks, then inside one block, in float64: cheap, and exact enough that a token
     of probability 0 is never returned.
     """
     rows, vocabulary = probabilities.shape
-    padded = functional.pad(probabilities, (0, -vocabulary % _BLOCK)).view(rows, -1, _BLOCK)
-    block, rest = _first_above(padded.sum(-1), uniforms.double(), relative=True)
-    inside, _ = _first_above(padded[torch.arange(rows, device=padded.device), block], rest, relative=False)
+    short = -vocabulary % _BLOCK
+    padded = functional.pad(probabilities, (0, short)) if short else probabilities
+    blocks = padded.view(rows, -1, _BLOCK)
+    block, rest = _first_above(blocks.sum(-1)[row_of], uniforms.double(), relative=True)
+    inside, _ = _first_above(blocks[row_of, block], rest, relative=False)
     return block * _BLOCK + inside
 
 
@@ -118,11 +134,22 @@ def _first_above(masses: Tensor, targets: Tensor, *, relative: bool) -> tuple[Te
 
 
 def _nucleus_threshold(probabilities: Tensor, top_p: float) -> Tensor:
-    """Probability of the last token in the smallest set of most likely tokens whose mass reaches `top_p`, [..., 1]."""
-    ordered = probabilities.sort(dim=-1, descending=True).values
-    before = ordered.double().cumsum(-1) - ordered
-    inside = (before < top_p).sum(-1, keepdim=True).clamp(min=1)
-    return ordered.gather(-1, inside - 1)
+    """Probability of the last token in the smallest set of most likely tokens whose mass reaches `top_p`, [..., 1].
+
+    The few most likely tokens nearly always hold that mass; only rows where they do not are sorted further.
+    """
+    rows = probabilities.reshape(-1, probabilities.shape[-1])
+    threshold = rows.new_empty(len(rows))
+    left = torch.arange(len(rows), device=rows.device)
+    for count in (*(size for size in _NUCLEI if size < rows.shape[-1]), rows.shape[-1]):
+        ordered = rows[left].topk(count, dim=-1).values
+        before = ordered.double().cumsum(-1) - ordered
+        inside = (before < top_p).sum(-1, keepdim=True).clamp(min=1)
+        threshold[left] = ordered.gather(-1, inside - 1)[:, 0]
+        left = left[inside[:, 0] == count]  # the set may go on behind the tokens looked at
+        if not len(left):
+            break
+    return threshold.view(*probabilities.shape[:-1], 1)
 
 
 def _require_finite(values: Tensor) -> None:

@@ -2,21 +2,18 @@
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from math import nan
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from thinkrl.models.policy import Policy
-from thinkrl.rollouts.store import FinishReason
 from thinkrl.sampling.block_decoder import BlockDecoder, supports
 from thinkrl.sampling.budget import BudgetRule
 from thinkrl.sampling.checksum import weights_checksum, weights_probe
 from thinkrl.sampling.decoder import Decoder, ModuleDecoder
-from thinkrl.sampling.distribution import draw
+from thinkrl.sampling.packed_prompts import common_beginning
+from thinkrl.sampling.running_batch import RunningBatch, RunningSample, WaitingGroup
 from thinkrl.sampling.sampler import Sample, SampleRequest, SamplingSpec
 from thinkrl.sampling.stops import StopRule
 from thinkrl.sampling.stream import UniformStream
@@ -24,8 +21,8 @@ from thinkrl.sampling.stream import UniformStream
 
 @dataclass(frozen=True)
 class TorchSampler:
-    """Plain torch sampling with a continuous batch: each prompt is read once for its whole group,
-    finished samples leave, and waiting ones take their place."""
+    """Plain torch sampling with a continuous batch: each prompt is read once for its whole group, samples that
+    are still the same are computed once, finished samples leave, and waiting ones take their place."""
 
     batch_size: int = 64
     """Samples under way at once. More is faster until memory for keys and values runs out."""
@@ -44,36 +41,6 @@ class TorchSampler:
         fast = supports(policy.module) and not self.plain_forward
         decoder: Decoder = BlockDecoder(policy.module) if fast else ModuleDecoder(policy.module)
         return OpenTorchSampler(policy, decoder, self.batch_size)
-
-
-@dataclass(eq=False)
-class _Running:
-    """A sample under way: where it belongs, its random stream, and what it has so far."""
-
-    request: int
-    place: int
-    stream: UniformStream
-    token_ids: list[int] = field(default_factory=list)
-    logprobs: list[float] = field(default_factory=list)
-    entropies: list[float] = field(default_factory=list)
-    sampled: list[bool] = field(default_factory=list)
-    forced: deque[int] = field(default_factory=deque)
-    finish_reason: FinishReason | None = None
-
-    @property
-    def drawn(self) -> int:
-        """Tokens drawn so far, which is the position in the random stream."""
-        return len(self.token_ids) - self.sampled.count(False)
-
-
-@dataclass(eq=False)
-class _Waiting:
-    """A prompt with samples still to start. `prefilled` is set while only part of them has started."""
-
-    request: int
-    prompt: Tensor
-    samples: deque[_Running]
-    prefilled: Any = None
 
 
 class OpenTorchSampler:
@@ -114,17 +81,20 @@ class OpenTorchSampler:
         """
         self._check(requests, spec)
         waiting = self._waiting(requests)
+        if not waiting:
+            return [[] for _ in requests]
         done: list[list[Sample | None]] = [[None] * len(request.stream_keys) for request in requests]
         module = self._policy.module
         training = module.training
         stops = StopRule(self._policy.tokenizer, self._policy.stop_ids, spec)
         budget = None if spec.budget is None else BudgetRule(self._policy.tokenizer, spec.budget)
-        batch = _Batch(self._decoder, stops, budget, spec, self._policy.device)
+        batch = RunningBatch(self._decoder, stops, budget, spec, self._policy.device)
         module.train(False)
         try:
-            self._decoder.begin(min(self._batch_size, sum(len(w.samples) for w in waiting)))
-            while waiting or batch.running:
-                free = self._free(len(batch.running), waiting)
+            rows = min(self._batch_size, sum(len(group.samples) for group in waiting))
+            self._decoder.begin(rows, common_beginning([group.prompt for group in waiting]))
+            while waiting or batch.samples:
+                free = self._free(batch.samples, waiting)
                 finished = batch.admit(waiting, free) if free else batch.step()
                 for sample in finished:
                     done[sample.request][sample.place] = self._sample_of(sample)
@@ -133,19 +103,18 @@ class OpenTorchSampler:
             module.train(training)
         return [[sample for sample in row if sample is not None] for row in done]
 
-    def _free(self, running: int, waiting: Sequence[_Waiting]) -> int:
+    def _free(self, running: int, waiting: Sequence[WaitingGroup]) -> int:
         """How many samples to start now: none until an eighth of the batch is free, to join in few steps."""
         free = self._batch_size - running
-        left = sum(len(w.samples) for w in waiting)
+        left = sum(len(group.samples) for group in waiting)
         return free if left and free >= min(left, max(1, self._batch_size // 8)) else 0
 
-    def _waiting(self, requests: Sequence[SampleRequest]) -> deque[_Waiting]:
+    def _waiting(self, requests: Sequence[SampleRequest]) -> deque[WaitingGroup]:
         device = self._policy.device
         return deque(
-            _Waiting(
-                index,
+            WaitingGroup(
                 torch.from_numpy(request.prompt_ids.astype(np.int64)).to(device),
-                deque(_Running(index, place, UniformStream(key)) for place, key in enumerate(request.stream_keys)),
+                deque(RunningSample(index, place, UniformStream(key)) for place, key in enumerate(request.stream_keys)),
             )
             for index, request in enumerate(requests)
             if request.stream_keys
@@ -165,7 +134,7 @@ class OpenTorchSampler:
         if weights_probe(self._policy.module.named_parameters()) != self._probe:
             raise RuntimeError(f"the weights changed after version {self._version} was taken over; call sync first")
 
-    def _sample_of(self, sample: _Running) -> Sample:
+    def _sample_of(self, sample: RunningSample) -> Sample:
         if sample.finish_reason is None:
             raise RuntimeError("a sample was handed over before it ended")
         return Sample(
@@ -176,84 +145,3 @@ class OpenTorchSampler:
             version=self._version,
             sampled=None if all(sample.sampled) else np.asarray(sample.sampled, dtype=np.bool_),
         )
-
-
-class _Batch:
-    """The samples under way, in the order of the decoder's rows."""
-
-    def __init__(
-        self,
-        decoder: Decoder,
-        stops: StopRule,
-        budget: BudgetRule | None,
-        spec: SamplingSpec,
-        device: torch.device,
-    ) -> None:
-        self._decoder = decoder
-        self._stops = stops
-        self._budget = budget
-        self._spec = spec
-        self._device = device
-        self.running: list[_Running] = []
-
-    def admit(self, waiting: deque[_Waiting], free: int) -> list[_Running]:
-        """Starts up to `free` samples and draws the first token of each; returns those that end with it.
-
-        A prompt is read when its first sample starts, and kept until its last one has started.
-        """
-        newcomers: list[_Running] = []
-        logits: list[Tensor] = []
-        while waiting and len(newcomers) < free:
-            group = waiting[0]
-            if group.prefilled is None:
-                group.prefilled = self._decoder.prefill(group.prompt)
-            count = min(free - len(newcomers), len(group.samples))
-            self._decoder.join(group.prefilled, count)
-            logits.append(group.prefilled.logits.expand(count, -1))
-            newcomers += [group.samples.popleft() for _ in range(count)]
-            if not group.samples:
-                waiting.popleft()
-        self.running += newcomers
-        return self._draw(newcomers, torch.cat(logits))
-
-    def step(self) -> list[_Running]:
-        """Draws one more token for every sample; returns those that end with it."""
-        return self._draw(self.running, self._decoder.step(self._last_ids()))
-
-    def _last_ids(self) -> Tensor:
-        return torch.tensor([sample.token_ids[-1] for sample in self.running], device=self._device)
-
-    def _draw(self, samples: Sequence[_Running], logits: Tensor) -> list[_Running]:
-        uniforms = torch.tensor([s.stream.at(s.drawn) for s in samples], dtype=torch.float64)
-        draws = draw(logits, uniforms.to(logits.device), self._spec)
-        columns = (draws.token_ids.tolist(), draws.logprobs.tolist(), draws.entropies.tolist())
-        for sample, token_id, logprob, entropy in zip(samples, *columns, strict=True):
-            if sample.forced:
-                self._append(sample, sample.forced.popleft(), nan, nan, drawn=False)
-                sample.finish_reason = self._stops.cut(len(sample.token_ids))
-                continue
-            self._append(sample, token_id, logprob, entropy, drawn=True)
-            sample.finish_reason = self._stops.finished(sample.token_ids)
-            if self._budget is not None and sample.finish_reason is None and all(sample.sampled):
-                sample.forced.extend(self._budget.insertion(sample.token_ids))
-        return self._release()
-
-    @staticmethod
-    def _append(sample: _Running, token_id: int, logprob: float, entropy: float, *, drawn: bool) -> None:
-        sample.token_ids.append(token_id)
-        sample.logprobs.append(logprob)
-        sample.entropies.append(entropy)
-        sample.sampled.append(drawn)
-
-    def _release(self) -> list[_Running]:
-        """Takes ended samples out of the batch, filling each gap from behind."""
-        finished = [sample for sample in self.running if sample.finish_reason is not None]
-        if finished:
-            left = len(self.running) - len(finished)
-            stay = [row for row, sample in enumerate(self.running) if sample.finish_reason is None]
-            behind = iter(reversed([row for row in stay if row >= left]))
-            inside = {row for row in stay if row < left}
-            rows = [row if row in inside else next(behind) for row in range(left)]
-            self._decoder.keep(rows)
-            self.running = [self.running[row] for row in rows]
-        return finished
