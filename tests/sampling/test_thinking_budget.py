@@ -1,6 +1,7 @@
 """Cut thinking: what comes before the cut, what is inserted, and how sampling goes on."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,12 +13,16 @@ from thinkrl.environments.single_turn import SingleTurn
 from thinkrl.learning.torch_learner import TorchLearner
 from thinkrl.models.policy import Policy
 from thinkrl.models.tiny import TinyModel
+from thinkrl.rewards.result import RewardResult
 from thinkrl.rollouts.prompt import Message, Prompt
 from thinkrl.rollouts.store import FinishReason
 from thinkrl.sampling.distribution import draw
 from thinkrl.sampling.sampler import Sample, SampleRequest, SamplingSpec, ThinkingBudget
 from thinkrl.sampling.stream import UniformStream
 from thinkrl.sampling.torch_sampler import TorchSampler
+from thinkrl.stages.records import batch_metrics
+from thinkrl.tracking.recorder import Stopwatch
+from thinkrl.tracking.rollout_files import read_rollouts, write_rollouts
 
 LONG = SamplingSpec(temperature=1.2, max_new_tokens=30)
 BUDGET = ThinkingBudget(tokens=8, insert="</think><answer>", end="#####")  # random tokens do not say this
@@ -136,6 +141,26 @@ def test_inserted_tokens_carry_no_loss_and_the_rest_agrees_with_the_learner(poli
     report = learner.update(rollouts, advantages, ClippedObjective(), CUT)
     assert report.metrics["mismatch/max_abs"] < 1e-4
     assert report.loss == pytest.approx(-1.0)  # a mean over sampled tokens of ratio 1 times advantage 1
+
+
+def test_records_of_a_batch_with_cuts(policy: Policy, tmp_path: Path) -> None:
+    """Metrics are finite and count the cuts; the rollout file gives the gaps back."""
+    prompts = [Prompt(f"p{i}", (Message("user", f"{i}+{i}="),)) for i in range(3)]
+    sampler = TorchSampler().open(policy)
+    rollouts = SingleTurn(response_prefix="<think>").rollout(
+        policy, sampler, prompts, 4, CUT, seed=0, stage="s", step=1
+    )
+    cut = sum(bool(np.isin(insert_ids(policy), row).all()) for row in rollouts.token_ids)
+    row = batch_metrics(rollouts, RewardResult(np.ones(12)), CUT, Stopwatch(), asked=3)
+    assert row["thinking_cut"] == cut / 12 > 0.5
+    assert np.isfinite([row["entropy"], row["response_length"], row["thinking_length"]]).all()
+    assert row["sampled_tokens"] == rollouts.token_ids.lengths.sum() - 12 - 2 * cut  # one given token in front
+    write_rollouts(tmp_path / "rollouts.parquet", rollouts, {}, "s", 1)
+    stored = read_rollouts(tmp_path / "rollouts.parquet").rollouts
+    for name in ("token_ids", "origins", "logprobs", "entropies", "versions"):
+        assert getattr(stored, name).values.tobytes() == getattr(rollouts, name).values.tobytes()
+    plain = SingleTurn().rollout(policy, sampler, prompts, 2, LONG, seed=0, stage="s", step=1)
+    assert "thinking_cut" not in batch_metrics(plain, RewardResult(np.ones(6)), LONG, Stopwatch(), asked=3)
 
 
 @pytest.mark.parametrize("fields", [{"tokens": 0}, {"insert": ""}, {"end": ""}])

@@ -133,7 +133,8 @@ class GRPO(Stage):
 
             columns = {**reward_columns(rewards), "advantage": advantages.per_response()}
             context.write_rollouts(step, rollouts, columns)
-            row = {**batch_metrics(rollouts, rewards, watch, len(prompts)), **watched, **report.row()}
+            measured = batch_metrics(rollouts, rewards, self.sampling, watch, len(prompts))
+            row = {**measured, **watched, **report.row()}
             context.finish_step(
                 step, self.steps, row, watch, every=self.checkpoint_every, learner=learner, reward=memory
             )

@@ -10,12 +10,15 @@ from thinkrl.rewards.result import RewardResult
 from thinkrl.rollouts.ragged import Ragged
 from thinkrl.rollouts.spans import thinking_lengths
 from thinkrl.rollouts.store import FinishReason, Rollouts
+from thinkrl.sampling.sampler import SamplingSpec
 from thinkrl.tracking.metrics import Value
 from thinkrl.tracking.recorder import Stopwatch
 from thinkrl.tracking.rollout_files import Columns
 
 
-def batch_metrics(rollouts: Rollouts, rewards: RewardResult, watch: Stopwatch, asked: int) -> dict[str, float]:
+def batch_metrics(
+    rollouts: Rollouts, rewards: RewardResult, spec: SamplingSpec, watch: Stopwatch, asked: int
+) -> dict[str, float]:
     """Headline numbers, lengths, entropy, speed and every part of the reward of one batch of `asked` prompts."""
     sampled = rollouts.sampled
     seconds = watch.seconds.get("sample", 0.0)
@@ -25,6 +28,7 @@ def batch_metrics(rollouts: Rollouts, rewards: RewardResult, watch: Stopwatch, a
         "accuracy": parts.get("reward/correct_rate", float("nan")),
         "response_length": float(np.mean(rollouts.token_ids.lengths)),
         "thinking_length": float(np.mean(thinking_lengths(rollouts))),
+        **({} if spec.budget is None else {"thinking_cut": _cut_share(rollouts)}),
         "truncated": float(np.mean([reason is FinishReason.LENGTH for reason in rollouts.finish_reasons])),
         "entropy": float(np.mean(rollouts.entropies.values[sampled], dtype=np.float64)),
         "sampled_tokens": float(sampled.sum()),
@@ -33,6 +37,12 @@ def batch_metrics(rollouts: Rollouts, rewards: RewardResult, watch: Stopwatch, a
         "time/tokens_per_second": float(sampled.sum()) / seconds if seconds else 0.0,
         **parts,
     }
+
+
+def _cut_share(rollouts: Rollouts) -> float:
+    """The share of responses in which given tokens stand behind sampled ones."""
+    rows = rollouts.origins.with_values(rollouts.sampled.astype(np.int8))
+    return float(np.mean([np.any(np.diff(row) < 0) for row in rows]))
 
 
 def sample_table(rollouts: Rollouts, columns: Columns, count: int = 8) -> tuple[list[str], list[list[Value]]]:

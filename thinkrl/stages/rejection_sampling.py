@@ -134,7 +134,8 @@ class RejectionSampling(Stage):
             kept += [[rollouts.prompt(index).prompt_id, rollouts.texts[index]] for index in chosen]
             columns = {**reward_columns(rewards), "kept": [index in set(chosen) for index in range(len(rollouts))]}
             context.write_rollouts(step, rollouts, columns)
-            row = {**batch_metrics(rollouts, rewards, watch, len(prompts)), **found, "yield/total_kept": len(kept)}
+            measured = batch_metrics(rollouts, rewards, self.sampling, watch, len(prompts))
+            row = {**measured, **found, "yield/total_kept": len(kept)}
             context.finish_step(step, total, row, watch, every=self.checkpoint_every, kept=kept, reward=memory)
         if not kept:
             raise context.empty("no sampled response was verified and selected, so there is nothing to hand on")
