@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from thinkrl.models.allocator import release_freed_memory
 from thinkrl.parallel.ranks import Ranks
 from thinkrl.stages.artifacts import Artifact, Kind
 from thinkrl.stages.context import StageContext
@@ -76,6 +77,7 @@ def follow(experiment: "Experiment", ranks: Ranks) -> Produced:
             )
             with context.opened:
                 experiment.stages[told.stage].run(context)
+            release_freed_memory()
 
 
 def _told(produced: Produced) -> dict[str, dict[str, tuple[str, str, str]]]:

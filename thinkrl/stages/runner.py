@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from thinkrl.config.composed import Composed
 from thinkrl.config.render import config_text, origins_text
-from thinkrl.models.allocator import keep_freed_memory
+from thinkrl.models.allocator import keep_freed_memory, release_freed_memory
 from thinkrl.parallel.ranks import Ranks, ranks
 from thinkrl.stages.artifacts import Artifact, Kind, model_artifact
 from thinkrl.stages.context import StageContext
@@ -143,6 +143,7 @@ class Pipeline:
                 made = self._reuse_or_run(stage, context, checkpoints, fingerprint)
             else:
                 made = self._run_on_all(stage, context)
+        release_freed_memory()
         _ = self._recorder.position  # the rows are on the disk before the stage counts as finished
         self._directory.finish_stage(index, name, {kind: (path, fingerprint) for kind, path in made.items()})
         checkpoints.clear()
