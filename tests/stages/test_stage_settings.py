@@ -33,8 +33,8 @@ def make_grpo(**fields: Any) -> GRPO:
 
 
 def make_rejection(**fields: Any) -> RejectionSampling:
-    parts = dict.fromkeys(("prompts", "environment", "reward", "sampler", "sampling"), NONE)
-    return RejectionSampling(**(parts | fields))
+    parts = dict.fromkeys(("prompts", "environment", "reward", "sampler"), NONE)
+    return RejectionSampling(**(parts | {"sampling": SamplingSpec()} | fields))
 
 
 @pytest.mark.parametrize("name", ["steps", "prompts_per_step", "group_size", "checkpoint_every"])
