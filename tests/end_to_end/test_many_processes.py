@@ -110,10 +110,10 @@ def test_a_run_goes_on_with_another_number_of_processes(undisturbed: Path, tmp_p
 @pytest.mark.slow
 def test_torchrun_starts_the_processes_as_well(undisturbed: Path, tmp_path: Path) -> None:
     command = [
-        sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0", "-m", "thinkrl",
+        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "thinkrl",
         *small_quickstart(tmp_path / "run"), *PLAIN,
     ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)
     assert done.returncode == 0, done.stderr
     check_like(tmp_path / "run", undisturbed)
 

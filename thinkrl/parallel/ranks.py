@@ -4,6 +4,7 @@ Every process (rank) runs the same program on the same data, and does its share 
 learning. Each exchange has a name, and a deadline after which the run ends: none waits for ever.
 """
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -163,12 +164,11 @@ def joined(place: Place, wait_seconds: float) -> Iterator[Ranks]:
         # Where a launcher shows each process its own GPU alone, that one is number 0.
         torch.cuda.set_device(place.local_rank % torch.cuda.device_count())
     together = Ranks(place, wait_seconds)
+    # By the environment, since torchrun answers at the address itself, which torch reads from there as well.
+    os.environ.update(place.environment())
     with together.waiting("the start"):
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if on_gpu else "gloo",
-            init_method=f"tcp://{place.address}:{place.port}",
-            rank=place.rank,
-            world_size=place.size,
             timeout=timedelta(seconds=wait_seconds),
         )
     _here = together
