@@ -12,7 +12,6 @@ from thinkrl.data.chat import ChatRenderer
 from thinkrl.data.source import DataError
 from thinkrl.rollouts.spans import read_response, thinking_lengths
 from thinkrl.rollouts.store import FinishReason, Rollouts
-from thinkrl.sampling.ranked_sampler import engine_name
 from thinkrl.sampling.sampler import Sampler
 
 if TYPE_CHECKING:
@@ -28,6 +27,9 @@ def evaluate_model(
 
     Rows of the rollouts are in the order of `BenchmarkResult.flat_verdicts`. Raises DataError without prompts.
     """
+    # Imported here: it brings torch, and composing a configuration must not.
+    from thinkrl.sampling.ranked_sampler import engine_name
+
     prompts = benchmark.selected()
     if not prompts:
         raise DataError(f"benchmark {benchmark.name} has no prompts")
