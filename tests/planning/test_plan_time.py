@@ -8,6 +8,8 @@ from plan_samples import H100, SETTING, WORK, small_module
 from torch.utils.flop_counter import FlopCounterMode
 
 from thinkrl.models.shapes import published_shapes, shape_from_config
+from thinkrl.planning.hardware import find_hardware
+from thinkrl.planning.lengths import Lengths
 from thinkrl.planning.settings import LearnerSettings, SamplerSettings
 from thinkrl.planning.timing import GPU_TORCH, forward_flops, stage_time
 
@@ -87,3 +89,23 @@ def test_eight_processes_share_the_work() -> None:
     for part in ("forward", "backward", "optimizer"):
         assert eight[part] == pytest.approx(one[part] / 8)
     assert eight["sampling"] <= one["sampling"]
+
+
+TWO_CORES = replace(find_hardware("cpu", measure=False), flops=0.4e12, bandwidth=20e9)
+SMOL = replace(SETTING, shape=published_shapes()["HuggingFaceTB/SmolLM2-135M-Instruct"], hardware=TWO_CORES)
+
+
+def test_sampling_is_near_what_was_measured_on_two_cores() -> None:
+    """benchmarks/results/sampler_speed.json at commit 83de1f3: 64 samples of 64 tokens after prompts of 64 tokens,
+    701 tokens a second."""
+    work = replace(WORK, prompt=Lengths(64, 64, "test"), response=Lengths(64, 64, "test"))
+    time = stage_time(replace(SMOL, work=work, learner=None))
+    speed = time.sampled_tokens / (time.seconds["sampling"] + time.seconds["reading prompts"])
+    assert 701 / 1.5 < speed < 701 * 1.5
+
+
+def test_learning_is_near_what_was_measured_on_two_cores() -> None:
+    """Quickstart's cold start with seed 0: 6 traces of 54 and 33 tokens take 1.65 s a step."""
+    work = replace(WORK, prompts=6, sequences=6, prompt=Lengths(54, 60, "test"), response=Lengths(33, 35, "test"))
+    seconds = stage_time(replace(SMOL, work=work, sampler=None)).seconds
+    assert 1.65 / 1.5 < seconds["forward"] + seconds["backward"] + seconds["optimizer"] < 1.65 * 1.5

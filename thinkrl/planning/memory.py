@@ -279,7 +279,7 @@ def _sampling(setting: Setting, sampler: SamplerSettings) -> list[Part]:
         copied = shape.layers * shape.matrices + shape.embedding
         if setting.hardware.gpu:
             queries, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
-            copied = shape.layers * shape.hidden * (queries + 2 * keys + 2 * shape.intermediate)
+            copied = shape.layers * shape.hidden * (queries + 2 * keys)
         tables = 2 * shape.positions * shape.head_dim
         found.append(Part("sampler's joined weights", (copied + tables) * size, note="laid out for sampling"))
     return found

@@ -20,7 +20,8 @@ from thinkrl.sampling.linear import FrozenLinear
 
 @dataclass(frozen=True, eq=False)
 class Block:
-    """One block: linear layers laid out for speed (copies), norms that are the module's own."""
+    """One block: linear layers laid out for speed (copies where they are joined or packed), norms that are the
+    module's own."""
 
     heads: int
     kv_heads: int
@@ -84,8 +85,12 @@ def block_of(layer: Any, config: Any) -> Block:
 
 
 def _joined(*parts: torch.nn.Linear) -> FrozenLinear:
-    """Several linear layers of one input as a single product."""
+    """Several linear layers of one input as a single product; a single layer is not copied where it is not laid out
+    anew, as on a GPU."""
     biases = [part.bias.detach() for part in parts if part.bias is not None]
     if biases and len(biases) != len(parts):
         raise ValueError("linear layers of one input must all have a bias or none")
-    return FrozenLinear(torch.cat([part.weight.detach() for part in parts]), torch.cat(biases) if biases else None)
+    weights = [part.weight.detach() for part in parts]
+    if len(parts) == 1:
+        return FrozenLinear(weights[0], biases[0] if biases else None)
+    return FrozenLinear(torch.cat(weights), torch.cat(biases) if biases else None)
