@@ -14,15 +14,21 @@ from thinkrl.rollouts.streams import generator
 def order_prompts(source: PromptSource, per_step: int, seed: int) -> "PromptOrder":
     """The order in which a stage visits the prompts of `source`, `per_step` at a time.
 
-    Raises DataError when there are fewer prompts than a step takes.
+    Raises DataError when there are fewer prompts than a step takes, or when a step would part prompts that belong
+    together.
     """
-    prompts = source.prompts()
+    prompts, together = source.prompts(), int(getattr(source, "together", 1))
+    if per_step % together:
+        raise DataError(
+            f"prompts_per_step must be a multiple of {together}, as so many prompts of the source belong together,"
+            f" got {per_step}"
+        )
     if per_step > len(prompts):
         raise DataError(
             f"prompts_per_step must be at most the {len(prompts)} prompts that the source gives, got {per_step}:"
             " lower it, or give the source more prompts"
         )
-    return PromptOrder(prompts, seed)
+    return PromptOrder(prompts, seed, together)
 
 
 class PromptOrder:
@@ -30,13 +36,16 @@ class PromptOrder:
 
     Batches run on across the end of an epoch. Where one holds the last prompts of an epoch and the
     first of the next, those that would repeat move back within the next epoch, so a batch never
-    holds a prompt twice.
+    holds a prompt twice. Of every `together` prompts in a row all are in the same batch, in their order.
     """
 
-    def __init__(self, prompts: Sequence[Prompt], seed: int) -> None:
-        """Raises ValueError for an empty sequence or an id that stands twice."""
+    def __init__(self, prompts: Sequence[Prompt], seed: int, together: int = 1) -> None:
+        """Raises ValueError for an empty sequence, an id that stands twice, or a number that `together` does not
+        divide."""
         if not prompts:
             raise ValueError("prompts must not be empty")
+        if len(prompts) % together:
+            raise ValueError(f"prompts must be a multiple of together ({together}), got {len(prompts)}")
         seen: set[str] = set()
         for prompt in prompts:
             if prompt.prompt_id in seen:
@@ -44,31 +53,37 @@ class PromptOrder:
             seen.add(prompt.prompt_id)
         self.prompts = tuple(prompts)
         self._seed = seed
+        self._together = together
+        self._count = len(prompts) // together
 
     def __len__(self) -> int:
         return len(self.prompts)
 
     def batch(self, step: int, size: int) -> list[Prompt]:
         """The `size` prompts of step `step` (from 0), all different. Depends on seed, step and size alone."""
-        count = len(self.prompts)
-        if not 1 <= size <= count:
-            raise ValueError(f"size must be at least 1 and at most the {count} prompts there are, got {size}")
+        if not 1 <= size <= len(self):
+            raise ValueError(f"size must be at least 1 and at most the {len(self)} prompts there are, got {size}")
+        if size % self._together:
+            raise ValueError(f"size must be a multiple of together ({self._together}), got {size}")
         if step < 0:
             raise ValueError(f"step must be 0 or more, got {step}")
+        size, count = size // self._together, self._count
         epoch, start = divmod(step * size, count)
         order = self._order(epoch, size)
         chosen = order[start : start + size]
         if len(chosen) < size:
             chosen = np.concatenate([chosen, self._order(epoch + 1, size)[: size - len(chosen)]])
-        return [self.prompts[int(index)] for index in chosen]
+        rows = chosen[:, None] * self._together + np.arange(self._together)
+        return [self.prompts[int(index)] for index in rows.ravel()]
 
     def _order(self, epoch: int, size: int) -> NDArray[np.int64]:
-        """Positions of `epoch` [n]. Only its first `size` entries depend on the epoch before.
+        """Positions of `epoch` [n], each of prompts that belong together. Only its first `size` entries depend on
+        the epoch before.
 
         With two batches or more in an epoch those entries never reach the epoch's end, so the epoch
         before can be taken as drawn; with less the chain starts where an epoch last began a batch.
         """
-        count = len(self.prompts)
+        count = self._count
         first = epoch - epoch % (size // gcd(count, size))
         if count >= 2 * size:
             first = max(first, epoch - 1)
@@ -78,12 +93,12 @@ class PromptOrder:
         return order
 
     def _drawn(self, epoch: int) -> NDArray[np.int64]:
-        return generator("order", self._seed, epoch).permutation(len(self.prompts))
+        return generator("order", self._seed, epoch).permutation(self._count)
 
     def _without_repeats(
         self, order: NDArray[np.int64], before: NDArray[np.int64], epoch: int, size: int
     ) -> NDArray[np.int64]:
-        tail = epoch * len(self.prompts) % size
+        tail = epoch * self._count % size
         if tail == 0:
             return order
         # Of the first `size` entries at most `tail` repeat, so enough others stand before them.

@@ -16,7 +16,11 @@ class DataError(UserError):
 
 
 class PromptSource(Protocol):
-    """A frozen dataclass that yields the same prompts, in the same order, each time it is asked."""
+    """A frozen dataclass that yields the same prompts, in the same order, each time it is asked.
+
+    One whose prompts belong together, so many in a row (a question and its twin), says so with `together`: a stage
+    keeps them in one batch.
+    """
 
     def prompts(self) -> Sequence[Prompt]:
         """All prompts; ids are unique. Raises DataError when there are none or they cannot be read."""

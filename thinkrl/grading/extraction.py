@@ -7,7 +7,7 @@ from typing import Literal
 from thinkrl.grading.text import boxed, plain
 from thinkrl.rollouts.spans import read_response
 
-Source = Literal["answer_tag", "boxed", "last_number", "last_line", "whole"]
+Source = Literal["answer_tag", "boxed", "last_box", "last_number", "last_line", "whole"]
 _NUMBER = re.compile(
     r"(?<![\w.])[-+]?(?:\d{1,3}(?:,\d{3}){1,20}(?!\d)|\d+)(?:\.\d+)?(?:[eE][-+]?\d+)?(?:\s*/\s*\d+)?%?"
 )
@@ -20,6 +20,7 @@ class AnswerExtractor:
     answer_tag: the last closed `<answer>...</answer>` after the thinking.
     boxed: `\boxed{...}` after the thinking, braces balanced; when the last box never closes there is
         no answer, neither from an earlier box nor from a later source.
+    last_box: from the last `\boxed{` of the whole text on, exactly as written, thinking and white space included.
     last_number, last_line: of the text after the thinking. whole: that text, stripped.
     """
 
@@ -49,6 +50,9 @@ class AnswerExtractor:
                 if boxed(after):
                     return self._box(after)
                 continue
+            elif source == "last_box":
+                place = text.rfind("\\boxed{")
+                answer = boxed(text[place:])[0] if place >= 0 else None
             elif source == "last_number":
                 answer = (_NUMBER.findall(plain(after)) or [None])[-1]
             elif source == "last_line":

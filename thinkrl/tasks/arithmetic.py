@@ -13,6 +13,7 @@ from thinkrl.rollouts.streams import generator
 from thinkrl.tasks.thinking_style import PLAIN, Line, ThinkingStyle
 
 _EXPRESSION = re.compile(r"[-+]?\d+(?:\s*[-+]\s*[-+]?\d+)*")
+_DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 _TERM = re.compile(r"\s*([-+]?)\s*([-+]?\d+)")
 
 
@@ -54,6 +55,32 @@ def running_steps(terms: Sequence[tuple[str, int]]) -> list[Step]:
         steps.append(Step(total, operator, term, result))
         total = result
     return steps
+
+
+@dataclass(frozen=True)
+class SpelledSum:
+    """The same sum in words, digit by digit: `12 - 3` as `one two minus three`."""
+
+    plus: str = "plus"
+    """Word for +."""
+    minus: str = "minus"
+    """Word for -, between terms and before one."""
+
+    def rewrite(self, prompt: Prompt) -> str:
+        """The prompt's sum in words. Raises DataError when it has none."""
+        try:
+            terms = parse_sum(_expression(prompt))
+        except ValueError as error:
+            raise DataError(f"prompt {prompt.prompt_id}: {error}") from error
+        words = [word for operator, term in terms for word in (self._sign(operator), self._spelled(term))]
+        return " ".join(words[1:])
+
+    def _sign(self, operator: str) -> str:
+        return self.minus if operator == "-" else self.plus
+
+    def _spelled(self, term: int) -> str:
+        digits = " ".join(_DIGITS[int(digit)] for digit in str(abs(term)))
+        return f"{self.minus} {digits}" if term < 0 else digits
 
 
 @dataclass(frozen=True)
