@@ -9,6 +9,7 @@ from thinkrl.algorithms.algorithm import Algorithm
 from thinkrl.algorithms.kl import KLLoss, KLReward
 from thinkrl.algorithms.mismatch import ImportanceCorrection
 from thinkrl.algorithms.objective import ClippedObjective
+from thinkrl.algorithms.sides import SidesAdded
 from thinkrl.algorithms.types import Advantages, UpdateReport
 from thinkrl.rollouts.prompt import Prompt
 from thinkrl.rollouts.store import FinishReason, Group, Response, Rollouts
@@ -144,7 +145,8 @@ def build(node):
     if not isinstance(node, dict):
         return node
     target = {
-        f"{c.__module__}.{c.__name__}": c for c in (Algorithm, GroupAdvantage, ClippedObjective, KLLoss, KLReward)
+        f"{c.__module__}.{c.__name__}": c
+        for c in (Algorithm, GroupAdvantage, SidesAdded, ClippedObjective, KLLoss, KLReward)
     }
     return target[node["_target_"]](**{key: build(value) for key, value in node.items() if key != "_target_"})
 
@@ -158,12 +160,17 @@ def test_shipped_configs_build_and_say_what_they_are(path):
 
 def test_shipped_configs_differ_where_the_methods_differ():
     by_name = {path.stem: build(yaml.safe_load(path.read_text())) for path in CONFIGS}
-    assert {name for name, a in by_name.items() if a.needs_reference} == {"grpo"}
-    assert {name for name, a in by_name.items() if a.advantage.scale == "std"} == {"grpo", "dapo", "gspo"}
+    assert {name for name, a in by_name.items() if a.needs_reference} == {"grpo", "co_reward"}
+    sides = by_name.pop("co_reward").advantage
+    assert isinstance(sides, SidesAdded)
+    assert sides.advantage.scale == "std"
+    scaled = {"grpo", "dapo", "gspo", "grpo_sequence_sum"}
+    assert {name for name, a in by_name.items() if a.advantage.scale == "std"} == scaled
     assert by_name["rloo"].advantage.center == "leave_one_out"
     assert by_name["reinforce"].advantage.center == "none"
     assert by_name["dapo"].objective.clip_high == 0.28
     assert by_name["gspo"].objective.ratio == "sequence"
+    assert {name for name, a in by_name.items() if a.updates_per_batch > 1} == {"grpo_sequence_sum"}
     assert by_name["dr_grpo"].objective.aggregation == "constant"
 
 

@@ -180,6 +180,9 @@ def test_metrics_by_hand():
             "ratio": 1.0,
             "clip/low": 1 / 3,
             "clip/high": 1 / 3,
+            # |1.5 - 0.5| and |1|; of these |(1.2 - 1.5) * 1| and 0 are cut
+            "clip/raw": 1.0,
+            "clip/correction": 0.15,
             # r - 1 - log r: 0.5 - 0.4054651081, -0.5 + 0.6931471806, 0
             "kl/old": (0.0945348919 + 0.1931471806) / 3,
             # (0.4054651081^2 + 0.6931471806^2) / 2

@@ -1,13 +1,14 @@
 """An algorithm: an advantage estimator, an objective, and how many optimizer steps a batch is worth."""
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from thinkrl.algorithms.kl import KLReward
 from thinkrl.algorithms.types import AdvantageEstimator, Advantages, Objective, PolicyUpdater, UpdateReport
+from thinkrl.config.component import Sized
 from thinkrl.rollouts.ragged import Ragged
 from thinkrl.rollouts.store import Rollouts
 from thinkrl.sampling.sampler import SamplingSpec
@@ -23,7 +24,9 @@ class Algorithm:
     """Turns log-probabilities and advantages into a loss."""
     passes: int = 1
     """Times each batch of rollouts is learned from."""
-    minibatches: int = 1
+    minibatches: Annotated[int, Sized("batch_prompts")] = (
+        1  # no more than there are prompts, however few a scale leaves
+    )
     """Parts that the groups of a batch are dealt into; one optimizer step each."""
     old_logprobs: Literal["current", "recompute", "sampler"] = "current"
     """Denominator of the importance ratio: the learner's own at that moment, so the ratio is 1 by

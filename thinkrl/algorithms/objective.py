@@ -9,7 +9,7 @@ from thinkrl.algorithms.aggregation import Aggregation, aggregate
 from thinkrl.algorithms.clipping import Surrogate, clipped_surrogate
 from thinkrl.algorithms.kl import KLLoss, kl_estimate
 from thinkrl.algorithms.mismatch import ImportanceCorrection
-from thinkrl.algorithms.ratio import importance_ratio
+from thinkrl.algorithms.ratio import importance_ratio, response_sums
 from thinkrl.algorithms.types import LossInputs, LossOutputs, SumCount
 
 
@@ -77,6 +77,8 @@ class ClippedObjective:
         surrogate = clipped_surrogate(ratio, inputs.advantages, self.clip_low, self.clip_high, self.dual_clip)
         losses = -surrogate.values
         metrics = _metrics(inputs, ratio, surrogate)
+        if self.clip_high is not None:
+            metrics |= _clip_correction(inputs, ratio.detach(), surrogate.clipped_high, self.clip_high)
         if self.mismatch is not None:
             if inputs.sampler_logprobs is None:
                 raise ValueError("sampler_logprobs must be given to an objective that corrects a mismatch, got None")
@@ -117,6 +119,22 @@ def _metrics(inputs: LossInputs, ratio: torch.Tensor, surrogate: Surrogate) -> d
     if inputs.sampler_logprobs is not None:
         found["mismatch/kl"] = _token_sum(kl_estimate(inputs.sampler_logprobs, inputs.logprobs.detach(), "k3"))
     return found
+
+
+def _clip_correction(
+    inputs: LossInputs, ratio: torch.Tensor, clipped: torch.Tensor, clip_high: float
+) -> dict[str, SumCount]:
+    """|N| and |C+|, means over responses: N = sum_t r_t A_t, and what the upper bound changes of it,
+    C+ = sum_t (1 + high - r_t) [clipped] A_t (arXiv 2512.16912, corollary 3.6)."""
+    parts = {
+        "clip/raw": ratio * inputs.advantages,
+        "clip/correction": torch.where(clipped, (1 + clip_high - ratio) * inputs.advantages, 0.0),
+    }
+    sums = {name: response_sums(part, inputs.response_ids, inputs.response_count) for name, part in parts.items()}
+    return {
+        name: SumCount(values.abs().sum(dtype=torch.float64), float(inputs.response_count))
+        for name, values in sums.items()
+    }
 
 
 def _token_sum(values: torch.Tensor) -> SumCount:

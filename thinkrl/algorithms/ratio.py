@@ -14,9 +14,14 @@ def bounded_exp(log_ratio: torch.Tensor) -> torch.Tensor:
     return torch.exp(log_ratio.clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT))
 
 
+def response_sums(values: torch.Tensor, response_ids: torch.Tensor, response_count: int) -> torch.Tensor:
+    """Sum of `values` [t] over the tokens of each response, [s]."""
+    return values.new_zeros(response_count).index_add(0, response_ids, values)
+
+
 def response_means(values: torch.Tensor, response_ids: torch.Tensor, response_count: int) -> torch.Tensor:
     """Mean of `values` [t] over the tokens of each response, [s]."""
-    sums = values.new_zeros(response_count).index_add(0, response_ids, values)
+    sums = response_sums(values, response_ids, response_count)
     lengths = torch.bincount(response_ids, minlength=response_count)
     return sums / lengths.clamp(min=1)
 

@@ -1,0 +1,1 @@
+"""Analyses: what a method does to the policy, as pure functions."""
