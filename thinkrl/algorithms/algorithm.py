@@ -24,9 +24,8 @@ class Algorithm:
     """Turns log-probabilities and advantages into a loss."""
     passes: int = 1
     """Times each batch of rollouts is learned from."""
-    minibatches: Annotated[int, Sized("batch_prompts")] = (
-        1  # no more than there are prompts, however few a scale leaves
-    )
+    # No more than there are prompts, however few a scale leaves.
+    minibatches: Annotated[int, Sized("batch_prompts")] = 1
     """Parts that the groups of a batch are dealt into; one optimizer step each."""
     old_logprobs: Literal["current", "recompute", "sampler"] = "current"
     """Denominator of the importance ratio: the learner's own at that moment, so the ratio is 1 by
