@@ -41,6 +41,12 @@ def test_words_say_the_same_sum(terms: list[tuple[str, int]]) -> None:
     assert total == eval(expression)
 
 
+def test_the_words_can_be_chosen() -> None:
+    assert SpelledSum(digits=tuple("0123456789"), minus="less").rewrite(asked("12 - 3")) == "1 2 less 3"
+    with pytest.raises(ValueError, match="digits must be ten different words"):
+        SpelledSum(digits=("one", "two"))
+
+
 def test_what_is_no_sum_is_refused() -> None:
     with pytest.raises(DataError, match="prompt p: expression must be a sum"):
         SpelledSum().rewrite(asked("two"))

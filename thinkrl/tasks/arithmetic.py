@@ -61,10 +61,16 @@ def running_steps(terms: Sequence[tuple[str, int]]) -> list[Step]:
 class SpelledSum:
     """The same sum in words, digit by digit: `12 - 3` as `one two minus three`."""
 
+    digits: tuple[str, ...] = _DIGITS
+    """Words for the digits 0 to 9."""
     plus: str = "plus"
     """Word for +."""
     minus: str = "minus"
     """Word for -, between terms and before one."""
+
+    def __post_init__(self) -> None:
+        if len(set(self.digits)) != 10:
+            raise ValueError(f"digits must be ten different words, got {list(self.digits)}")
 
     def rewrite(self, prompt: Prompt) -> str:
         """The prompt's sum in words. Raises DataError when it has none."""
@@ -79,7 +85,7 @@ class SpelledSum:
         return self.minus if operator == "-" else self.plus
 
     def _spelled(self, term: int) -> str:
-        digits = " ".join(_DIGITS[int(digit)] for digit in str(abs(term)))
+        digits = " ".join(self.digits[int(digit)] for digit in str(abs(term)))
         return f"{self.minus} {digits}" if term < 0 else digits
 
 
