@@ -97,7 +97,7 @@ class Pair:
         assert at is not None
         ids = np.concatenate([self.request.prompt_ids, self.one.token_ids[:at]]).astype(np.int64)
         with torch.inference_mode():
-            logits = policy.module(torch.from_numpy(ids)[None]).logits[0, -1]  # type: ignore[operator]
+            logits = policy.module(torch.from_numpy(ids)[None]).logits[0, -1]
         ends = logits.double().softmax(-1).cumsum(-1)
         uniform = UniformStream(self.request.stream_keys[self.index]).at(at)
         found = []
