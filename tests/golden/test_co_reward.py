@@ -1,5 +1,6 @@
 r"""Co-Reward (arXiv 2508.00410): votes, cross-labels, advantages of each side, and the sum of the two sides' losses."""
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from thinkrl.algorithms.objective import ClippedObjective
 from thinkrl.algorithms.sides import SidesAdded
 from thinkrl.algorithms.types import LossInputs
 from thinkrl.cli.app import app
+from thinkrl.config.build import build
+from thinkrl.config.compose import compose
 from thinkrl.grading.extraction import AnswerExtractor
 from thinkrl.grading.mathematics import MathGrader
 from thinkrl.grading.number import NumberGrader
@@ -22,6 +25,8 @@ from thinkrl.rewards.majority_vote import VoteAgreement, majority
 from thinkrl.rewards.term import RewardContext, Scores
 from thinkrl.rollouts.prompt import Message, Prompt
 from thinkrl.rollouts.store import Group, Rollouts
+from thinkrl.stages.experiment import Experiment
+from thinkrl.stages.grpo import GRPO
 
 ORIGINAL = ["4", "4", "5", "", "4", "6", "4", "5"]
 REWRITTEN = ["5", "5", "4", "5", "5", "", "4", "5"]
@@ -60,6 +65,21 @@ def test_the_answer_given_most_often_wins_and_the_first_of_several(answers: list
 )
 def test_the_answer_is_the_last_box_as_written(text: str, answer: str | None) -> None:
     assert AnswerExtractor(("last_box",)).extract(text) == answer
+
+
+def test_the_paper_form_reads_its_file_of_pairs(tmp_path: Path) -> None:
+    file = tmp_path / "pairs.jsonl"
+    said = ("[ORIGINAL] a [/ORIGINAL]\n[REWRITE]\nb\n[/REWRITE]", "[REWRITE] cut off")
+    rows = [{"question": "a", "answer": "4", "rewritten": text} for text in said]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    composed = compose("co_reward/paper", [f"data.path={file}"])
+    stage = build(Experiment, composed.tree, composed).stages["grpo"]
+    assert isinstance(stage, GRPO)
+    original, twin = stage.prompts.prompts()  # the second row has no rewording, and leaves on both sides
+    assert [prompt.messages[-1].content for prompt in (original, twin)] == ["a", "b"]
+    assert original.messages[0] == twin.messages[0]
+    assert original.messages[0].role == "system"
+    assert (original.reference, twin.reference) == ("4", "4")
 
 
 def lines(form: str = "it is \\boxed{{{}}}", nothing: str = "I do not know", **metadata: Any) -> list[dict[str, Any]]:
