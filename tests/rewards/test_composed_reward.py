@@ -44,7 +44,7 @@ def batch(texts: list[str], groups: list[str] | None = None) -> Rollouts:
                 np.arange(1, n + 1, dtype=np.int32),
             )
         )  # fmt: skip
-    prompts = {name: Prompt(name, (Message("user", "3 and 4"),), "7") for name in names}
+    prompts = {name: Prompt(name, (Message("user", "3 and 4"),), "7", metadata={"pair_id": "p"}) for name in names}
     return Rollouts.from_responses([Group(k, p, np.zeros(1, np.int32)) for k, p in prompts.items()], made)
 
 
@@ -407,11 +407,14 @@ def test_shipped_rewards_build_and_score(path: Path, tmp_path: Path) -> None:
     recipe.write_text(f"# A recipe.\ndefaults: [/base, {{/reward: {path.stem}}}, _self_]\n{constants}\n")
     tree = compose(recipe)
     composed = build(Reward, tree.tree["reward"], tree, "reward")
-    result = composed.score(batch(["<think>3 + 4 = 7</think><answer>7</answer>", "8"]), RewardContext())
+    groups = ["g", "h"] if path.stem == "cross_vote" else None  # a question and its twin
+    texts = ["<think>3 + 4 = 7</think><answer>\\boxed{7}</answer>", "8"]
+    result = composed.score(batch(texts, groups), RewardContext())
     assert result.kept.all()
     if "correctness" in composed.terms:
         assert result.verdicts == (Verdict.CORRECT, Verdict.WRONG)
-        assert result.totals[0] > result.totals[1] == 0.0
+        if composed.terms["correctness"].weight_at(0, 1):
+            assert result.totals[0] > result.totals[1] == 0.0
 
 
 def test_ragged_tokens_keep_their_rows() -> None:
