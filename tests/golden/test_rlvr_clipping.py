@@ -14,11 +14,15 @@ from thinkrl.algorithms.advantages import GroupAdvantage
 from thinkrl.algorithms.algorithm import Algorithm
 from thinkrl.algorithms.objective import ClippedObjective
 from thinkrl.algorithms.types import LossInputs
+from thinkrl.config.build import build
+from thinkrl.config.compose import compose
 from thinkrl.probes.action_entropy import entropy, exact_entropy_change, phi, predicted_entropy_change
 from thinkrl.probes.coin_advantages import Deviation, coin_advantages, coin_moment, largest_coin_advantage
 from thinkrl.rewards.misalignment import Misalignment, coin_damage, damage
 from thinkrl.rewards.random_reward import RandomReward
 from thinkrl.rewards.term import RewardContext, Scores
+from thinkrl.stages.experiment import Experiment
+from thinkrl.stages.grpo import GRPO
 
 SAMPLE, POPULATION = "sample", "population"
 EVEN, SKEWED, SURE, THREE = [0.5, 0.5], [0.9, 0.1], [0.97, 0.03], [0.5, 0.3, 0.2]
@@ -244,6 +248,18 @@ def test_with_one_step_a_batch_clipping_would_do_nothing() -> None:
     assert torch.equal(*gradients)
     with pytest.raises(ValueError, match="old_logprobs must be 'recompute' or 'sampler'"):
         Algorithm(GroupAdvantage(), ClippedObjective(), minibatches=4)
+
+
+@pytest.mark.parametrize("recipe", ["rlvr_clipping", "rlvr_clipping/paper"])
+def test_both_forms_make_four_updates_a_batch_with_and_without_bounds(recipe: str) -> None:
+    for bound in ("0.2", "null"):
+        composed = compose(recipe, [f"algorithm.objective.clip_{side}={bound}" for side in ("low", "high")])
+        stage = build(Experiment, composed.tree, composed).stages["grpo"]
+        assert isinstance(stage, GRPO)
+        assert stage.algorithm.updates_per_batch >= 4
+        assert stage.algorithm.objective == ClippedObjective(
+            *((None, None) if bound == "null" else (0.2, 0.2)), aggregation="constant", constant_length=1
+        )
 
 
 def group(size: int, right: int) -> list[dict[str, Any]]:
