@@ -64,7 +64,8 @@ def test_the_json_adds_up() -> None:
     assert made["parameters"] == 7_615_616_512
     assert made["peak_bytes"] == max(stage["memory"]["peak_bytes"] for stage in made["stages"].values())
     for stage in made["stages"].values():
-        memory, phases = stage["memory"], ("always", stage["memory"]["peak_phase"])
+        memory, phase = stage["memory"], stage["memory"]["peak_phase"]
+        phases = ("always", phase) if phase == "load" else ("always", "running", phase)
         parts = [p["bytes"] for p in memory["parts"] if not p["host"] and p["phase"] in phases]
         assert memory["peak_bytes"] == sum(parts)
         assert stage["time"]["seconds_step"] == pytest.approx(sum(stage["time"]["seconds"].values()))
@@ -104,6 +105,15 @@ def test_a_long_micro_batch_is_shortened_before_anything_dearer_is_changed() -> 
     changes = what_would_fit(setting)
     assert changes
     assert all("tokens=" in text for text in changes)
+
+
+def test_vllm_that_takes_too_much_is_given_less_or_sleeps() -> None:
+    small = replace(SETTING, shape=replace(SETTING.shape, layers=8), hardware=find_hardware("h100"))
+    server = replace(small, sampler=SamplerSettings("server", memory_fraction=0.85))
+    assert not fits(server)
+    assert [text.partition("=")[0] for text in what_would_fit(server)] == ["sampler.memory_fraction"]
+    inside = replace(small, sampler=SamplerSettings("vllm", memory_fraction=0.6))
+    assert what_would_fit(inside)[0] == "sampler.sleep=true"
 
 
 def test_a_model_that_one_gpu_cannot_hold_is_spread_over_eight() -> None:

@@ -136,6 +136,25 @@ def test_the_largest_phase_counts_and_the_others_do_not() -> None:
     assert stage_memory(replace(longer, sampler=SamplerSettings(batch_size=4000))).phase == "sample"
 
 
+def test_loading_needs_float32_weights_whole_and_nothing_that_comes_later() -> None:
+    spread = LearnerSettings(processes=8, zero_stage=3)
+    memory = stage_memory(replace(SETTING, learner=spread, sampler=SamplerSettings("server", memory_fraction=0.5)))
+    names = {part.name for part in memory.present("load")}
+    assert {"weights", "float32 weights", "undivided float32 weights"} <= names
+    assert not names & {"vLLM", "gradient sums", "optimizer moments", "activations", "sampler's joined weights"}
+    whole = [p.bytes for p in memory.present("load") if "float32" in p.name]
+    assert sum(whole) == pytest.approx(4 * P)
+
+
+def test_what_an_adapter_exports_is_in_main_memory_beside_a_gpu() -> None:
+    lora = replace(SETTING, learner=LearnerSettings(adapter=AdapterSettings(16)))
+    (merged,) = (part for part in stage_memory(lora).parts if part.name == "merged weights")
+    assert merged.host
+    assert merged.bytes == 4 * P
+    here = replace(lora, hardware=find_hardware("cpu", measure=False))
+    assert "merged weights" in {part.name for part in stage_memory(here).present("export")}
+
+
 def test_a_reference_model_is_kept_for_a_kl_term_alone_and_an_adapter_needs_none() -> None:
     work = replace(WORK, reference=True)
     assert sizes(replace(SETTING, work=work))["reference model"] == 2 * P

@@ -180,6 +180,7 @@ def _assumed(made: "Plan", shown: "StagePlan") -> str:
 
 PHASES = {
     "always": "always",
+    "running": "from the first step on",
     "update": "in an update",
     "sample": "while sampling",
     "checkpoint": "while a checkpoint is written",

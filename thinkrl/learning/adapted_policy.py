@@ -68,9 +68,10 @@ class AdaptedPolicy:
 
     @torch.no_grad()
     def weights(self) -> dict[str, Tensor]:
-        """The float32 weights of the plain model."""
+        """The float32 weights of the plain model, in main memory: a GPU that holds an adapter need not have room for
+        the whole model in float32."""
         return {
-            name: self.merge(name, parameter) if name in self._low else parameter.detach().float()
+            name: (self.merge(name, parameter) if name in self._low else parameter.detach().float()).cpu()
             for name, parameter in self.base.named_parameters()
         }
 

@@ -1,8 +1,8 @@
 """Memory of a stage by part, for one device.
 
-Parts that are there for the whole stage add up; the others belong to a phase (an update, sampling, a checkpoint,
-export, loading), and of the phases only the largest counts. Sizes follow what the learner and the sampler allocate;
-each formula names its source.
+Parts that are there for the whole stage add up, and so do those that are there while it runs, that is from the first
+step on; the others belong to a phase (an update, sampling, a checkpoint, export, loading), and of the phases only the
+largest counts. Sizes follow what the learner and the sampler allocate; each formula names its source.
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,7 +14,7 @@ from thinkrl.planning.hardware import GIB, Hardware
 from thinkrl.planning.settings import BFLOAT16, FLOAT32, LearnerSettings, SamplerSettings, in_own_blocks
 from thinkrl.planning.work import StageWork
 
-Phase = Literal["always", "update", "sample", "checkpoint", "export", "load"]
+Phase = Literal["always", "running", "update", "sample", "checkpoint", "export", "load"]
 MIB = 1 << 20
 _LIBRARIES = 470 * MIB
 """Python with torch, transformers and what a run imports: 450 to 480 MiB measured (torch 2.13 for processors)."""
@@ -51,25 +51,27 @@ class StageMemory:
     def phase(self) -> Phase:
         """The phase with the largest sum, which is when the peak is reached."""
         phases: tuple[Phase, ...] = ("update", "sample", "checkpoint", "export", "load")
-        return max(phases, key=self._of)
+        return max(phases, key=lambda phase: sum(part.bytes for part in self.present(phase)))
+
+    def present(self, phase: Phase) -> tuple[Part, ...]:
+        """The device's parts that exist in a phase."""
+        there = ("always", phase) if phase == "load" else ("always", "running", phase)
+        return tuple(part for part in self.parts if not part.host and part.phase in there)
 
     @property
     def at_peak(self) -> tuple[Part, ...]:
         """The device's parts that exist at the peak."""
-        return tuple(part for part in self.parts if not part.host and part.phase in ("always", self.phase))
+        return self.present(self.phase)
 
     @property
     def peak(self) -> int:
         """Bytes of the device at the peak."""
-        return self._of("always") + self._of(self.phase)
+        return sum(part.bytes for part in self.at_peak)
 
     @property
     def host(self) -> int:
         """Bytes of main memory beside a GPU, all phases together."""
         return sum(part.bytes for part in self.parts if part.host)
-
-    def _of(self, phase: str) -> int:
-        return sum(part.bytes for part in self.parts if part.phase == phase and not part.host)
 
 
 @dataclass(frozen=True)
@@ -214,20 +216,21 @@ def _trained(setting: Setting, learner: LearnerSettings) -> list[Part]:
     every = setting.work.checkpoint_every
     saves = every is not None and every < setting.work.steps  # the last step needs none
     found = [
-        Part("adapter", count * size if learner.adapter is not None else 0, note=_precision(size)),
+        Part("adapter", count * size if learner.adapter is not None else 0, "running", _precision(size)),
         Part("float32 weights", 0 if own else count * FLOAT32 // learner.shards, host=on_host),
-        Part("gradient sums", count * FLOAT32 // divided, note="float32", host=on_host),
-        Part("optimizer moments", moments // learner.shards, note=learner.optimizer, host=on_host),
+        Part("gradient sums", count * FLOAT32 // divided, "running", "float32", host=on_host),
+        Part("optimizer moments", moments // learner.shards, "running", learner.optimizer, host=on_host),
         Part(
             "checkpoint copies", count * FLOAT32 + moments if saves else 0, "checkpoint",
             "of weights and moments", host=setting.hardware.gpu,
         ),
     ]  # fmt: skip
     if learner.adapter is not None:
-        found.append(Part("merged weights", shape.parameters * FLOAT32, "export", "float32"))
+        exported = shape.parameters * FLOAT32
+        found.append(Part("merged weights", exported, "export", "float32", host=setting.hardware.gpu))
         if setting.sampler is not None and setting.sampler.engine == "torch":
             merged = shape.layers * shape.matrices * size
-            found.append(Part("merged weights to sample", merged, note="beside the base"))
+            found.append(Part("merged weights to sample", merged, "running", "beside the base"))
     elif setting.work.reference:
         shards = learner.shards if learner.zero_stage == 3 else 1
         found.append(Part("reference model", shape.parameters * size // shards, note="for the KL term"))
@@ -281,7 +284,7 @@ def _sampling(setting: Setting, sampler: SamplerSettings) -> list[Part]:
             queries, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
             copied = shape.layers * shape.hidden * (queries + 2 * keys)
         tables = 2 * shape.positions * shape.head_dim
-        found.append(Part("sampler's joined weights", (copied + tables) * size, note="laid out for sampling"))
+        found.append(Part("sampler's joined weights", (copied + tables) * size, "running", "laid out for sampling"))
     return found
 
 
@@ -289,16 +292,16 @@ def _vllm(setting: Setting, sampler: SamplerSettings) -> list[Part]:
     """vLLM takes a share of the GPU, its weights included; asleep it holds little."""
     weights, gpu = setting.shape.parameters * setting.compute_bytes, setting.hardware.gpu
     shared = sampler.engine == "server"
-    handed = [Part("weights on their way to vLLM", weights if shared else 0, note="shared memory", host=gpu)]
+    handed = [Part("weights on their way to vLLM", weights if shared else 0, "running", "shared memory", host=gpu)]
     if sampler.kv_cache_gib is not None or not gpu:
         share = weights + int((1.0 if sampler.kv_cache_gib is None else sampler.kv_cache_gib) * GIB)
         note = "weights of its own and its KV cache"
     else:
         share = int(sampler.memory_fraction * setting.hardware.memory)
         note = "memory_fraction of the GPU: its weights and KV cache"
-    phase: Phase = "sample" if sampler.sleep and gpu else "always"
+    phase: Phase = "sample" if sampler.sleep and gpu else "running"
     times = sampler.replicas if shared else 1
-    return [Part("vLLM", share * times, phase, note if phase == "always" else f"{note}; asleep otherwise"), *handed]
+    return [Part("vLLM", share * times, phase, note if phase == "running" else f"{note}; asleep otherwise"), *handed]
 
 
 def _slack(parts: Sequence[Part], setting: Setting) -> list[Part]:

@@ -190,6 +190,11 @@ def _changes(setting: Setting) -> list[tuple[str, Change]]:
                 found.append((f"learner.micro_batch_tokens={tokens}", _learner(micro_batch_tokens=tokens)))
     if sampler is not None and sampler.engine == "vllm" and not sampler.sleep and setting.hardware.gpu:
         found.append(("sampler.sleep=true", _sampler(sleep=True)))
+    if sampler is not None and sampler.engine in ("vllm", "server") and setting.hardware.gpu:
+        least = 1.2 * setting.shape.parameters * setting.compute_bytes / setting.hardware.memory
+        for share in (0.6, 0.4, 0.3, 0.2, 0.1):
+            if least < share < sampler.memory_fraction:
+                found.append((f"sampler.memory_fraction={share}", _sampler(memory_fraction=share)))
     if sampler is not None and sampler.engine == "torch":
         for rows in (64, 32, 16, 8):
             if sampler.batch_size > rows:
