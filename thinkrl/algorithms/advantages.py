@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from thinkrl.algorithms.types import Advantages
+from thinkrl.algorithms.types import NO_SIGNALS, Advantages, Signals
 from thinkrl.rollouts.ragged import Ragged
 from thinkrl.rollouts.store import Rollouts
 
@@ -50,7 +50,11 @@ class GroupAdvantage:
             raise ValueError("scale must be 'none' when center is 'none', got 'std'")
 
     def advantages(
-        self, totals: NDArray[np.float64], rollouts: Rollouts, token_rewards: Ragged | None = None
+        self,
+        totals: NDArray[np.float64],
+        rollouts: Rollouts,
+        token_rewards: Ragged | None = None,
+        signals: Signals = NO_SIGNALS,
     ) -> Advantages:
         """Advantages of n responses.
 
@@ -58,6 +62,7 @@ class GroupAdvantage:
             totals: reward of each response, [n]; NaN excludes the response. Infinite totals raise ValueError.
             rollouts: the responses, in the same order; groups are read from `group_index`.
             token_rewards: rewards per token, aligned with `rollouts.token_ids`; NaN and given tokens count 0.
+            signals: none are read.
 
         Returns:
             values float64, NaN at given tokens and in excluded responses.

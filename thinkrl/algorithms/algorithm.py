@@ -7,7 +7,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thinkrl.algorithms.kl import KLReward
-from thinkrl.algorithms.types import AdvantageEstimator, Advantages, Objective, PolicyUpdater, UpdateReport
+from thinkrl.algorithms.types import (
+    NO_SIGNALS,
+    AdvantageEstimator,
+    Advantages,
+    Objective,
+    PolicyUpdater,
+    Signals,
+    UpdateReport,
+)
 from thinkrl.config.component import Sized
 from thinkrl.rollouts.ragged import Ragged
 from thinkrl.rollouts.store import Rollouts
@@ -71,12 +79,16 @@ class Algorithm:
         return self.kl_reward.token_rewards(rollouts, rollouts.logprobs, reference)
 
     def advantages(
-        self, totals: NDArray[np.float64], rollouts: Rollouts, token_rewards: Ragged | None = None
+        self,
+        totals: NDArray[np.float64],
+        rollouts: Rollouts,
+        token_rewards: Ragged | None = None,
+        signals: Signals = NO_SIGNALS,
     ) -> Advantages:
-        """Advantages from `totals` [n] (NaN excludes a response) and what `token_rewards()` gave."""
+        """Advantages from `totals` [n] (NaN excludes a response), what `token_rewards()` gave, and signals."""
         if self._penalises_reward and token_rewards is None:
             raise ValueError("token_rewards must be given when the algorithm has a kl_reward, got None")
-        return self.advantage.advantages(totals, rollouts, token_rewards)
+        return self.advantage.advantages(totals, rollouts, token_rewards, signals)
 
     def update(
         self, learner: PolicyUpdater, rollouts: Rollouts, advantages: Advantages, spec: SamplingSpec

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from thinkrl.algorithms.types import AdvantageEstimator, Advantages
+from thinkrl.algorithms.types import NO_SIGNALS, AdvantageEstimator, Advantages, Signals
 from thinkrl.rollouts.ragged import Ragged
 from thinkrl.rollouts.signals import Signal, reads_tokens, signals_of
 from thinkrl.rollouts.store import Rollouts
@@ -35,10 +35,14 @@ class SidesAdded:
         return signals_of(self.advantage)
 
     def advantages(
-        self, totals: NDArray[np.float64], rollouts: Rollouts, token_rewards: Ragged | None = None
+        self,
+        totals: NDArray[np.float64],
+        rollouts: Rollouts,
+        token_rewards: Ragged | None = None,
+        signals: Signals = NO_SIGNALS,
     ) -> Advantages:
         """See `AdvantageEstimator`; weights that the estimator gives are kept as factors."""
-        found = self.advantage.advantages(totals, rollouts, token_rewards)
+        found = self.advantage.advantages(totals, rollouts, token_rewards, signals)
         sides = [str(rollouts.prompt(row).metadata.get(self.key)) for row in range(len(rollouts))]
         counts = np.where(found.kept, rollouts.sampled_counts, 0)
         _, side = np.unique(sides, return_inverse=True)

@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,12 +23,15 @@ class Advantages:
     kept: bool [n]; a response that is not kept (ungradable, filtered) carries no loss and is in no count.
     weights: multiplies each token's loss, aligned like `values`; None weighs every token 1.
     metrics: what the estimator has to say of the batch, by name.
+    targets: what companions should have predicted for each token (NaN where they should not have), by the signal's
+        name, aligned like `values`: the returns under a critic's name.
     """
 
     values: Ragged
     kept: NDArray[np.bool_]
     weights: Ragged | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
+    targets: Mapping[str, Ragged] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if len(self.kept) != len(self.values):
@@ -47,7 +51,8 @@ class Advantages:
     def take(self, rows: NDArray[np.int64]) -> "Advantages":
         """The named responses, in the order given."""
         weights = None if self.weights is None else self.weights.take(rows)
-        return Advantages(self.values.take(rows), self.kept[rows], weights, self.metrics)
+        targets = {name: target.take(rows) for name, target in self.targets.items()}
+        return Advantages(self.values.take(rows), self.kept[rows], weights, self.metrics, targets)
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,13 +114,23 @@ class Objective(Protocol):
         ...
 
 
+Signals = Mapping[str, Any]
+"""Values that models supply, by name, one entry a response; see `RewardContext.signals`."""
+NO_SIGNALS: Signals = MappingProxyType({})
+
+
 class AdvantageEstimator(Protocol):
     """Reward totals in, one advantage per sampled token out."""
 
     def advantages(
-        self, totals: NDArray[np.float64], rollouts: Rollouts, token_rewards: Ragged | None = None
+        self,
+        totals: NDArray[np.float64],
+        rollouts: Rollouts,
+        token_rewards: Ragged | None = None,
+        signals: Signals = NO_SIGNALS,
     ) -> Advantages:
-        """Estimates from `totals` [n] (NaN excludes a response) and optional rewards per token."""
+        """Estimates from `totals` [n] (NaN excludes a response), optional rewards per token, and the signals that the
+        estimator declares by `signals()` as reward terms do."""
         ...
 
 

@@ -29,6 +29,8 @@ GroupSize = Annotated[int, Sized("group_size")]
 """Responses sampled per prompt."""
 NewTokens = Annotated[int, Sized("new_tokens")]
 """Upper limit of sampled tokens in a response."""
+CompanionSteps = Annotated[int, Sized("companion_steps")]
+"""Steps in which companions learn and the policy does not; fewer than the stage's steps."""
 Epochs = Annotated[int, Sized("epochs")]
 """Passes over a stage's data."""
 

@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
+from thinkrl.algorithms.types import NO_SIGNALS
+from thinkrl.companions.companion import CompanionSource, CompanionStart
+from thinkrl.companions.opened import Companions
 from thinkrl.data.traces import Trace, TraceSource, read_traces, write_traces
 from thinkrl.grading.verdict import Verdict
 from thinkrl.learning.learner import Learner, LearnerState
@@ -30,6 +33,8 @@ from thinkrl.tracking.progress import ProgressDisplay
 from thinkrl.tracking.recorder import Recorder, Stopwatch
 from thinkrl.tracking.rollout_files import Columns, write_rollouts
 from thinkrl.tracking.state import RunState
+
+NO_COMPANIONS = Companions({})
 
 
 @dataclass
@@ -84,14 +89,29 @@ class StageContext:
         self.opened.callback(sampler.close)
         return sampler if self.ranks.size == 1 else RankedSampler(sampler, self.ranks)
 
+    def open_companions(self, sources: Mapping[str, CompanionSource], policy: Policy, total_steps: int) -> Companions:
+        """Opens the models that work beside the policy."""
+
+        def weights(model_from: str) -> Path | None:
+            artifact = self.model_artifact(model_from)
+            return artifact.path if artifact else None
+
+        return Companions.open(sources, CompanionStart(policy, self.model, weights, total_steps, self.seed))
+
     def score(
-        self, reward: Reward, rollouts: Rollouts, step: int, total: int, memory: MutableMapping[str, Any]
+        self,
+        reward: Reward,
+        rollouts: Rollouts,
+        step: int,
+        total: int,
+        memory: MutableMapping[str, Any],
+        signals: Mapping[str, Any] = NO_SIGNALS,
     ) -> RewardResult:
         """The rewards of step `step` (from 1) of `total`. The first process asks for them: a judge is asked once, and
         what runs into a time limit does so for all."""
         told: tuple[RewardResult, dict[str, Any]] | None = None
         if self.ranks.first:
-            told = reward.score(rollouts, RewardContext(step - 1, total, memory)), dict(memory)
+            told = reward.score(rollouts, RewardContext(step - 1, total, memory, signals)), dict(memory)
         rewards, remembered = self.ranks.share(told, "rewards", (RewardResult, TermResult, Verdict, Ragged))
         memory.update(remembered)
         return cast(RewardResult, rewards)
@@ -102,7 +122,7 @@ class StageContext:
             return read_traces(find_artifact(self.produced, source.stage, "traces").path)
         return source.traces()
 
-    def resume(self, total: int, learner: Learner | None = None) -> RunState:
+    def resume(self, total: int, learner: Learner | None = None, companions: Companions = NO_COMPANIONS) -> RunState:
         """The state to go on from, of `total` steps: the last checkpoint, or step 0.
 
         Cuts off the metric rows of later steps, which are about to be repeated.
@@ -119,18 +139,28 @@ class StageContext:
             if learner is not None:
                 values: Any = state.values["learner"]
                 learner.load_state(LearnerState(values=values, tensors=state.tensors))
+            beside: Any = state.values.get("companions", {})
+            companions.load_state(LearnerState(values=beside, tensors=state.tensors))
         self.progress.stage(self.name, self.index, self.count, total, done=state.step)
         return state
 
-    def checkpoint(self, step: int, learner: Learner | None = None, **values: Any) -> None:
+    def checkpoint(
+        self, step: int, learner: Learner | None = None, companions: Companions = NO_COMPANIONS, **values: Any
+    ) -> None:
         """Saves all that `resume` needs to go on after `step` steps."""
         learned = learner.state() if learner is not None else LearnerState({}, {})
+        beside = companions.state()
         if self.checkpoints is not None:
             self.checkpoints.save(
                 RunState(
                     step=step,
-                    values={**values, "metrics": self.recorder.position, "learner": learned.values},
-                    tensors=learned.tensors,
+                    values={
+                        **values,
+                        "metrics": self.recorder.position,
+                        "learner": learned.values,
+                        "companions": beside.values,
+                    },
+                    tensors={**learned.tensors, **beside.tensors},
                 )
             )
 
@@ -166,6 +196,7 @@ class StageContext:
         *,
         every: int,
         learner: Learner | None = None,
+        companions: Companions = NO_COMPANIONS,
         **values: Any,
     ) -> None:
         """Writes the step's metrics row, saves a checkpoint when one is due, and stops if Ctrl-C was pressed.
@@ -179,7 +210,7 @@ class StageContext:
         if stop or (step % every == 0 and step < total):
             saving = Stopwatch()
             with saving("checkpoint"):
-                self.checkpoint(step, learner, **values)
+                self.checkpoint(step, learner, companions, **values)
             self.checkpoint_seconds = saving.seconds["checkpoint"]
         if stop:
             raise KeyboardInterrupt(f"stopped in stage '{self.name}' after step {step}, which is saved")

@@ -1,18 +1,21 @@
 """Group-relative policy optimisation (arXiv 2402.03300) and its kin: one page, read top to bottom."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
 from thinkrl.algorithms.algorithm import Algorithm
 from thinkrl.algorithms.types import UpdateReport
-from thinkrl.config.component import BatchPrompts, GroupSize, Steps
+from thinkrl.companions.companion import CompanionSource
+from thinkrl.companions.opened import check_supplied
+from thinkrl.config.component import BatchPrompts, CompanionSteps, ConfigError, GroupSize, Steps
 from thinkrl.data.order import order_prompts
 from thinkrl.data.source import PromptSource
 from thinkrl.environments.environment import Environment
 from thinkrl.learning.learner import LearnerSource
 from thinkrl.rewards.reward import Reward
+from thinkrl.rewards.signals import read_signals
 from thinkrl.rewards.term import RewardContext
 from thinkrl.rollouts.ragged import add
 from thinkrl.sampling.sampler import SamplerSource, SamplingSpec
@@ -53,8 +56,12 @@ class GRPO(Stage):
     """Responses sampled per prompt."""
     monitor: Monitor | None = None
     """Shows the reward what the policy can do, where a term of it wants to see that; such terms need one."""
+    companions: Mapping[str, CompanionSource] = field(default_factory=dict)
+    """Models beside the policy, by name: they supply signals that reward and algorithm read, and may learn too."""
+    companion_steps: CompanionSteps = 0
+    """First steps in which companions learn and the policy does not."""
     largest_mismatch: float = 0.1
-    """Most that sampler and learner may differ in log-probability at the first step, in nats, as a mean over tokens."""
+    """Most that sampler and learner may differ at the first update: mean over tokens of log-probabilities, in nats."""
     checkpoint_every: int = 10
     """Steps between checkpoints."""
 
@@ -71,11 +78,19 @@ class GRPO(Stage):
                 f"prompts_per_step must be at least the algorithm's {self.algorithm.minibatches} minibatches,"
                 f" got {self.prompts_per_step}"
             )
+        if not 0 <= self.companion_steps < self.steps:
+            raise ValueError(f"companion_steps must be 0 or more and below steps, got {self.companion_steps}")
+        read = {**read_signals({"advantage": [self.algorithm.advantage]}), **self.reward.signals()}
+        check_supplied(read.values(), self.companions)
 
     def check(self) -> None:
         """Reads the prompts, and looks for the sampling engine and what the learner needs."""
         self.sampler.check()
         self.learner.check()
+        for companion in self.companions.values():
+            companion.check()
+        if self.companions and self.learner.processes > 1:
+            raise ConfigError("companions work with learner.processes=1 only")
         order_prompts(self.prompts, self.prompts_per_step, seed=0)
 
     def plan(self) -> str:
@@ -94,12 +109,13 @@ class GRPO(Stage):
         policy = context.load_policy(self.model_from, for_training=self.learner.needs_masters)
         learner = self.learner.open(
             policy,
-            total_steps=self.steps * self.algorithm.updates_per_batch,
+            total_steps=(self.steps - self.companion_steps) * self.algorithm.updates_per_batch,
             with_reference=self.algorithm.needs_reference,
         )
         sampler = context.open_sampler(self.sampler, policy)
+        companions = context.open_companions(self.companions, policy, self.steps)
         order = order_prompts(self.prompts, self.prompts_per_step, context.seed)
-        state = context.resume(self.steps, learner)
+        state = context.resume(self.steps, learner, companions)
         memory: Any = state.values.get("reward", {})
 
         for step in range(state.step + 1, self.steps + 1):
@@ -121,23 +137,33 @@ class GRPO(Stage):
                     policy, sampler, prompts, self.group_size, self.sampling,
                     seed=context.seed, stage=context.name, step=step,
                 )  # fmt: skip
+            with watch("signals"):
+                signals = companions.signals(rollouts)
             with watch("reward"):
-                rewards = context.score(self.reward, rollouts, step, self.steps, memory)
+                rewards = context.score(self.reward, rollouts, step, self.steps, memory, signals)
             with watch("logprobs"):
                 penalties = self.algorithm.token_rewards(learner, rollouts, self.sampling)
-                advantages = self.algorithm.advantages(rewards.totals, rollouts, add(rewards.tokens, penalties))
-            with watch("update"):
-                report = self.algorithm.update(learner, rollouts, advantages, self.sampling)
-            if step == 1:
-                self._check_mismatch(report)
+                token_rewards = add(rewards.tokens, penalties)
+                advantages = self.algorithm.advantages(rewards.totals, rollouts, token_rewards, signals)
+            learned: dict[str, float] = {}
+            if step > self.companion_steps:
+                with watch("update"):
+                    report = self.algorithm.update(learner, rollouts, advantages, self.sampling)
+                learned = report.row()
+                if step == self.companion_steps + 1:
+                    self._check_mismatch(report)
+            with watch("companions"):
+                learned |= companions.learn(rollouts, rewards, advantages)
 
             columns = {**reward_columns(rewards), "advantage": advantages.per_response()}
             context.write_rollouts(step, rollouts, columns)
             measured = batch_metrics(rollouts, rewards, self.sampling, watch, len(prompts))
-            row = {**measured, **watched, **report.row()}
+            row = {**measured, **watched, **learned}
             context.finish_step(
-                step, self.steps, row, watch, every=self.checkpoint_every, learner=learner, reward=memory
-            )
+                step, self.steps, row, watch, every=self.checkpoint_every,
+                learner=learner, companions=companions, reward=memory,
+            )  # fmt: skip
+        companions.save(context.folder / "companions")
         return {"model": context.save_policy(policy, learner)}
 
     def _check_mismatch(self, report: UpdateReport) -> None:
@@ -145,7 +171,7 @@ class GRPO(Stage):
         found = report.metrics.get("mismatch/mean_abs", 0.0)
         if found > self.largest_mismatch:
             raise RunError(
-                f"sampler and learner differ by {found:.3g} nats a token at the first step, more than"
+                f"sampler and learner differ by {found:.3g} nats a token at the first update, more than"
                 f" largest_mismatch {self.largest_mismatch:.3g}: they hold other weights or read the sampling"
                 " specification differently; a coarse dtype may need a higher limit"
             )

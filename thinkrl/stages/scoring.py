@@ -269,7 +269,7 @@ def _advantages(
     if stage.kl_reward is not None:
         reference = signals[REFERENCE_LOGPROBS.name]
         token_rewards = add(token_rewards, stage.kl_reward.token_rewards(rollouts, rollouts.logprobs, reference))
-    return stage.estimator.advantages(rewards.totals, rollouts, token_rewards)
+    return stage.estimator.advantages(rewards.totals, rollouts, token_rewards, signals)
 
 
 def _shown_advantages(advantages: Advantages | None, n: int) -> Sequence[Number | list[Number]]:
