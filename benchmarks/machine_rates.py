@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from thinkrl.models.allocator import keep_freed_memory
-from thinkrl.sampling.linear import frozen_linear
+from thinkrl.sampling.linear import FrozenLinear
 
 _SECONDS = 0.15
 _BANDWIDTH_BYTES = 256 << 20
@@ -53,7 +53,7 @@ def product_rates(outputs: int, inputs: int, rows: int, dtype: torch.dtype) -> d
     products of its backward pass."""
     x, weight = torch.randn(rows, inputs).to(dtype), torch.randn(outputs, inputs).to(dtype)
     gradient = torch.randn(rows, outputs).to(dtype)
-    packed = frozen_linear(weight, None)
+    packed = FrozenLinear(weight, None)
     works: dict[str, Callable[[], object]] = {
         "forward": lambda: torch.nn.functional.linear(x, weight),
         "forward_packed": lambda: packed(x),
