@@ -17,6 +17,7 @@ from thinkrl.models.source import ModelSource
 from thinkrl.rewards.result import RewardResult
 from thinkrl.rollouts.signals import Signal
 from thinkrl.rollouts.store import Rollouts
+from thinkrl.sampling.sampler import Sampler, SamplingSpec
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,7 +26,8 @@ class CompanionStart:
 
     policy: as the stage starts from it. model: the recipe's model configuration. weights: the folder of the model that
     an earlier stage made, by that stage's name (`previous` and `base` as for `Stage.model_from`); None for the base
-    model. total_steps: steps of the stage. seed: the run's.
+    model. total_steps: steps of the stage. seed: the run's. sampler: draws from the policy as it is at each step, for
+    companions that ask it more; spec: how the stage's own responses are drawn. stage: its name, for random streams.
     """
 
     policy: Policy
@@ -33,6 +35,9 @@ class CompanionStart:
     weights: Callable[[str], Path | None]
     total_steps: int
     seed: int
+    sampler: Sampler
+    spec: SamplingSpec
+    stage: str
 
 
 class Companion(Protocol):

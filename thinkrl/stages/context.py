@@ -22,7 +22,7 @@ from thinkrl.rewards.term import RewardContext
 from thinkrl.rollouts.ragged import Ragged
 from thinkrl.rollouts.store import Rollouts
 from thinkrl.sampling.ranked_sampler import RankedSampler
-from thinkrl.sampling.sampler import Sampler, SamplerSource
+from thinkrl.sampling.sampler import Sampler, SamplerSource, SamplingSpec
 from thinkrl.stages.artifacts import Artifact, FromStage, find_artifact, model_artifact, model_stage
 from thinkrl.stages.interrupt import Interrupt
 from thinkrl.stages.records import sample_table
@@ -89,14 +89,22 @@ class StageContext:
         self.opened.callback(sampler.close)
         return sampler if self.ranks.size == 1 else RankedSampler(sampler, self.ranks)
 
-    def open_companions(self, sources: Mapping[str, CompanionSource], policy: Policy, total_steps: int) -> Companions:
+    def open_companions(
+        self,
+        sources: Mapping[str, CompanionSource],
+        policy: Policy,
+        sampler: Sampler,
+        spec: SamplingSpec,
+        total_steps: int,
+    ) -> Companions:
         """Opens the models that work beside the policy."""
 
         def weights(model_from: str) -> Path | None:
             artifact = self.model_artifact(model_from)
             return artifact.path if artifact else None
 
-        return Companions.open(sources, CompanionStart(policy, self.model, weights, total_steps, self.seed))
+        start = CompanionStart(policy, self.model, weights, total_steps, self.seed, sampler, spec, self.name)
+        return Companions.open(sources, start)
 
     def score(
         self,

@@ -113,7 +113,7 @@ class GRPO(Stage):
             with_reference=self.algorithm.needs_reference,
         )
         sampler = context.open_sampler(self.sampler, policy)
-        companions = context.open_companions(self.companions, policy, self.steps)
+        companions = context.open_companions(self.companions, policy, sampler, self.sampling, self.steps)
         order = order_prompts(self.prompts, self.prompts_per_step, context.seed)
         state = context.resume(self.steps, learner, companions)
         memory: Any = state.values.get("reward", {})
