@@ -55,24 +55,14 @@ class Scorer:
 
     def __call__(self, rows: Sequence[Row], spec: SamplingSpec, *, with_entropy: bool = False) -> Scored:
         """One forward pass over `rows`."""
-        device = next(self.module.parameters()).device
-        lengths = np.array([len(row) for row in rows])
-        starts = np.cumsum(lengths) - lengths if self.joins else np.arange(len(rows)) * lengths.max()
-        ids = np.zeros(lengths.sum() if self.joins else len(rows) * lengths.max(), dtype=np.int64)
-        placed = [axis_positions(self.module, row) for row in rows]
-        positions = np.zeros((len(placed[0]), len(ids)), dtype=np.int64)
-        for start, row, axes in zip(starts.tolist(), rows, placed, strict=True):
-            ids[start : start + len(row)] = row.token_ids
-            positions[:, start : start + len(row)] = axes
-        forward = self._joined if self.joins else self._padded
-        hidden = forward(rows, torch.from_numpy(ids).to(device), torch.from_numpy(positions).to(device))
-        sources = np.concatenate([start + row.sources for start, row in zip(starts, rows, strict=True)])
+        hidden = self.hidden(rows)
+        device = hidden.device
         firsts = np.cumsum([0, *(len(row.sources) for row in rows)])
         predictions = np.concatenate([first + row.predictions for first, row in zip(firsts, rows, strict=False)])
         targets = np.concatenate([row.targets for row in rows])
         head = self.module.get_output_embeddings()  # type: ignore[no-untyped-call]
         scores = token_scores(
-            hidden.index_select(0, torch.from_numpy(sources).to(device)),
+            hidden,
             head.weight,
             getattr(head, "bias", None),
             torch.from_numpy(targets).to(device),
@@ -86,6 +76,22 @@ class Scorer:
             entropies=None if scores.entropies is None else scores.entropies.index_select(0, spread),
             columns=np.concatenate([row.columns for row in rows]),
         )
+
+    def hidden(self, rows: Sequence[Row]) -> Tensor:
+        """One forward pass over `rows`: the last hidden states at their sources, one row after the other, [u, h]."""
+        device = next(self.module.parameters()).device
+        lengths = np.array([len(row) for row in rows])
+        starts = np.cumsum(lengths) - lengths if self.joins else np.arange(len(rows)) * lengths.max()
+        ids = np.zeros(lengths.sum() if self.joins else len(rows) * lengths.max(), dtype=np.int64)
+        placed = [axis_positions(self.module, row) for row in rows]
+        positions = np.zeros((len(placed[0]), len(ids)), dtype=np.int64)
+        for start, row, axes in zip(starts.tolist(), rows, placed, strict=True):
+            ids[start : start + len(row)] = row.token_ids
+            positions[:, start : start + len(row)] = axes
+        forward = self._joined if self.joins else self._padded
+        hidden = forward(rows, torch.from_numpy(ids).to(device), torch.from_numpy(positions).to(device))
+        sources = np.concatenate([start + row.sources for start, row in zip(starts, rows, strict=True)])
+        return hidden.index_select(0, torch.from_numpy(sources).to(device))
 
     @cached_property
     def joins(self) -> bool:

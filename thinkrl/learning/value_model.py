@@ -1,0 +1,197 @@
+"""The learner of a model with a scalar head: a critic, a token-level reward model, a reward model."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from thinkrl.algorithms.types import LossOutputs, UpdateReport
+from thinkrl.learning.columns import Sums
+from thinkrl.learning.learner import LearnerState
+from thinkrl.learning.optimizer import MasterOptimizer
+from thinkrl.learning.packing import Path, Row, micro_batches, pack, rollout_paths
+from thinkrl.learning.schedule import Schedule, learning_rate_at
+from thinkrl.learning.scorer import Scorer, check_shareable
+from thinkrl.models.heads import HEAD
+from thinkrl.models.policy import Policy
+from thinkrl.rollouts.ragged import Ragged
+from thinkrl.rollouts.store import Rollouts
+
+At = Literal["before", "token"]
+"""Where a token's value is read: `before`, at the position that predicts it, so the value is of the state in which it
+is chosen (a critic); `token`, at the token itself, so that it is judged (a reward model)."""
+ValueLoss = Callable[[Tensor, NDArray[np.int64]], LossOutputs]
+"""Values [m] of whole responses with gradient, and the column in `Rollouts.token_ids` that each stands for: a sum and
+a count."""
+
+
+@dataclass(frozen=True)
+class ValueLearner:
+    """AdamW on a model with a scalar head, float32 weights and one division by the count of the whole step."""
+
+    learning_rate: float = 1e-5
+    """Peak step size."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Decay of AdamW's two moments."""
+    epsilon: float = 1e-8
+    """Added to the root of the second moment."""
+    weight_decay: float = 0.0
+    """Decay of matrices towards 0, times the learning rate."""
+    warmup_steps: int = 0
+    """Optimizer steps over which the learning rate rises to its peak."""
+    schedule: Schedule = "constant"
+    """What the learning rate does after warmup."""
+    max_gradient_norm: float | None = 1.0
+    """Clips the gradient to this norm; null does not clip."""
+    row_tokens: int = 2048
+    """Tokens a row holds."""
+    micro_batch_tokens: int = 2048
+    """Tokens of one forward and backward pass. Changes speed and memory, never the gradient."""
+    share_prompts: bool = True
+    """Computes equal beginnings once, where that costs less."""
+
+    def __post_init__(self) -> None:
+        for name in ("learning_rate", "weight_decay", "warmup_steps", "epsilon"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas must be at least 0 and below 1, got {self.betas}")
+        if self.max_gradient_norm is not None and not self.max_gradient_norm > 0:
+            raise ValueError(f"max_gradient_norm must be above 0, got {self.max_gradient_norm}")
+        for name in ("row_tokens", "micro_batch_tokens"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+    def open(self, model: Policy, total_steps: int) -> "ValueModel":
+        """Takes `model` (`models.heads`), which learns where it was made for training.
+
+        total_steps: optimizer steps the schedule is laid over.
+        """
+        return ValueModel(self, model, total_steps)
+
+
+class ValueModel:
+    """An open learner on one model with a scalar head. `model`: its weights change in place."""
+
+    def __init__(self, config: ValueLearner, model: Policy, total_steps: int) -> None:
+        if config.share_prompts:
+            check_shareable(model.module)
+        # transformers gives the padding id's embedding no gradient, and the padding id is often one that ends turns.
+        model.module.get_input_embeddings().padding_idx = None  # type: ignore[assignment]
+        self.model = model
+        self._config = config
+        self._total_steps = total_steps
+        self._scorer = Scorer(model.module, chunk_tokens=1, branches=config.share_prompts)
+        self._optimizer = None
+        if model.masters is not None:
+            self._optimizer = MasterOptimizer(
+                model, betas=config.betas, epsilon=config.epsilon, weight_decay=config.weight_decay
+            )
+        self._version = 0
+
+    @property
+    def version(self) -> int:
+        """Optimizer steps done."""
+        return self._version
+
+    def values(self, rollouts: Rollouts, at: At = "before") -> Ragged:
+        """The value of each sampled token, float32, aligned with `Rollouts.token_ids`; NaN at given tokens."""
+        paths = value_paths(rollouts, np.arange(len(rollouts)), at)
+        return rollouts.token_ids.with_values(self.read(paths, len(rollouts.token_ids.values)))
+
+    def read(self, paths: Sequence[Path], columns: int) -> NDArray[np.float32]:
+        """The values that `paths` ask for, by column, [columns]; NaN where no path asks."""
+        found = np.full(columns, np.nan, dtype=np.float32)
+        with torch.no_grad():
+            for rows in self._batches(paths):
+                found[_columns(rows)] = self._values(rows).float().cpu().numpy()
+        return found
+
+    def update(self, rollouts: Rollouts, rows: NDArray[np.int64], loss: ValueLoss, at: At = "before") -> UpdateReport:
+        """One optimizer step on the responses `rows` that have a sampled token."""
+        return self.learn(value_paths(rollouts, rows, at), loss)
+
+    def learn(self, paths: Sequence[Path], loss: ValueLoss) -> UpdateReport:
+        """One optimizer step: the gradient of (sum of all losses) / (sum of all counts), however the paths are packed.
+
+        Without a path the weights stay and the loss is 0; the version rises. A gradient that is not finite raises
+        FloatingPointError and leaves the weights as they were.
+        """
+        if self._optimizer is None:
+            raise ValueError(f"{self.model.name} must be loaded for training to be learned on")
+        config, sums = self._config, Sums(0.0)
+        rate = learning_rate_at(
+            self._version, self._total_steps, config.learning_rate, config.warmup_steps, config.schedule
+        )
+        try:
+            for rows in self._batches(paths):
+                outputs = loss(self._values(rows), _columns(rows))
+                sums.add(outputs)
+                self._optimizer.backward(outputs.loss.total, outputs.loss.count)
+        except BaseException:
+            self._optimizer.discard()
+            raise
+        norm = self._optimizer.step(sums.count, rate, config.max_gradient_norm) if sums.count else 0.0
+        if not sums.count:
+            self._optimizer.discard()
+        self._version += 1
+        return UpdateReport(self._version, sums.loss, norm, rate, sums.metrics())
+
+    def state(self) -> LearnerState:
+        """Weights, moments and counters, copies; a frozen model's are empty."""
+        if self._optimizer is None:
+            return LearnerState({}, {})
+        inner = self._optimizer.state()
+        return LearnerState({"version": self._version, **inner.values}, inner.tensors)
+
+    def load_state(self, state: LearnerState) -> None:
+        """Restores `state` bit for bit; refuses another model's."""
+        if self._optimizer is not None:
+            self._optimizer.load_state(int(str(state.values["optimizer_steps"])), state.tensors)
+            self._version = int(str(state.values["version"]))
+
+    def _values(self, rows: Sequence[Row]) -> Tensor:
+        """One value for each column of `rows`, float32 [m]."""
+        head = self.model.module.get_parameter(HEAD)
+        # Products with one row are cheap in float32, and a value keeps its digits.
+        found = (self._scorer.hidden(rows).float() @ head.float().t()).squeeze(1)
+        firsts = np.cumsum([0, *(len(row.sources) for row in rows)])
+        places = np.concatenate([first + row.predictions for first, row in zip(firsts, rows, strict=False)])
+        return found.index_select(0, torch.from_numpy(places).to(found.device))
+
+    def _batches(self, paths: Sequence[Path]) -> list[list[Row]]:
+        share = self._config.share_prompts and self._scorer.sharing_pays(paths, self._config.row_tokens)
+        rows = pack(paths, self._config.row_tokens, share=share)
+        return micro_batches(rows, self._config.micro_batch_tokens, joined=self._scorer.joins)
+
+
+def value_paths(rollouts: Rollouts, rows: NDArray[np.int64], at: At) -> list[Path]:
+    """A path for each response among `rows` that has a sampled token, which asks for the values of those tokens."""
+    paths = rollout_paths(rollouts, rows)
+    return paths if at == "before" else [_at_tokens(path) for path in paths]
+
+
+def _at_tokens(path: Path) -> Path:
+    """The same columns, each read one token later: at the token itself."""
+    last = path.targets[-1:]
+    return replace(
+        path,
+        token_ids=np.concatenate([path.token_ids, last]),
+        key=np.concatenate([path.key, last.astype(np.int64)]),
+        sources=path.sources + 1,
+    )
+
+
+def last_tokens(paths: Sequence[Path]) -> list[Path]:
+    """The paths, of which each asks for the value of its last token alone: a whole response's, for reward models."""
+    return [
+        replace(path, sources=path.sources[-1:], targets=path.targets[-1:], columns=path.columns[-1:]) for path in paths
+    ]
+
+
+def _columns(rows: Sequence[Row]) -> NDArray[np.int64]:
+    return np.concatenate([row.columns for row in rows])
