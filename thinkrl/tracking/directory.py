@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal
@@ -66,6 +67,20 @@ def finished_artifacts(path: Path) -> dict[str, dict[str, Path]]:
         for key, stage in sorted(stages.items(), key=lambda item: int(item[0].partition("_")[0]))
         if stage["status"] == "finished"
     }
+
+
+def wall_seconds(record: Mapping[str, Any]) -> float:
+    """Seconds that the starts of a run took by the clock, from its record (`run.json`): from when each opened the run
+    to its end. A start that was killed has no end noted, and is left out."""
+    moments = [(_moment(start.get("time")), _moment(start.get("ended"))) for start in record.get("starts") or ()]
+    return sum(end - begin for begin, end in moments if begin is not None and end is not None)
+
+
+def _moment(text: object) -> float | None:
+    try:
+        return datetime.fromisoformat(str(text)).timestamp()
+    except ValueError:
+        return None
 
 
 class RunDirectory:
@@ -216,6 +231,11 @@ class RunDirectory:
     def artifact_path(self, artifact: Artifact) -> Path:
         """Where an artifact lies, also after the run directory was moved."""
         return self.path / artifact.path
+
+    def end(self, how: str) -> None:
+        """Notes when the start in hand ended, and how: `finished`, `interrupted`, or the error in a line."""
+        self._record["starts"][-1] |= {"ended": now(), "end": how}
+        self._save()
 
     def close(self) -> None:
         """Lets other processes open the run; calling it twice does nothing."""

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from thinkrl.tracking.errors import RunError, disk_errors
@@ -42,3 +43,33 @@ class RunLock:
         if self._key in _HELD:
             _HELD.discard(self._key)
             os.close(self._file)
+
+
+def take_lock(path: Path) -> int | None:
+    """The open file that keeps other processes out of `path` until it is closed; None while one of them has it.
+
+    The kernel gives the lock back however its owner ends. A process must not take the same lock twice: closing
+    either file would give it back. Raises OSError where the file cannot be made or its file system has no locks.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        os.close(file)
+        return None
+    except BaseException:
+        os.close(file)
+        raise
+    with suppress(OSError):  # a full disk: the lock is held all the same
+        os.ftruncate(file, 0)
+        os.pwrite(file, f"{os.getpid()}\n".encode(), 0)
+    return file
+
+
+def lock_owner(path: Path) -> str:
+    """The process that took the lock on `path` last, for messages."""
+    try:
+        return path.read_text().strip() or "unknown"
+    except (OSError, UnicodeDecodeError):
+        return "unknown"
