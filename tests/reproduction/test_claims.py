@@ -9,6 +9,7 @@ import pytest
 from thinkrl.config.component import ConfigError
 from thinkrl.reproduction.arms import plan_runs
 from thinkrl.reproduction.claim import Check, Claim
+from thinkrl.reproduction.paper_scale import fit_claim
 from thinkrl.reproduction.readings import FinishedRun
 from thinkrl.reproduction.table import table
 from thinkrl.reproduction.verdicts import decide_claim, results_record
@@ -153,5 +154,71 @@ def test_the_table_shows_each_check_beside_the_paper(tmp_path: Path) -> None:
     place.parent.mkdir(parents=True)
     place.write_text(json.dumps(record))
     page = table(tmp_path / "recipes")
-    assert "| demo | better | accuracy >= 0 | 0.75 |" in page
+    assert "| demo | better | accuracy >= 0 | 0.75 against 0 | 0.75 |" in page
     assert "| **reproduced** |" in page
+
+
+def test_runs_side_by_side_have_different_seeds() -> None:
+    planned = plan_runs(claim(better=BETTER), (0, 1, 2), (), Path("r"), jobs=2)
+    assert [(run.arm, run.seed) for run in planned] == [
+        ("method", 0), ("method", 1), ("baseline", 0), ("baseline", 1), ("method", 2), ("baseline", 2)]  # fmt: skip
+
+
+def test_the_time_of_every_run_and_the_commits_are_kept(tmp_path: Path) -> None:
+    found = runs(tmp_path, [1, 1, 1, 0], [0, 0, 0, 0])
+    for number, run in enumerate(found.values()):
+        record = json.loads((run.path / "run.json").read_text())
+        record["starts"] = [
+            {"time": "2026-11-25T04:00:00+00:00", "ended": "2026-11-25T04:02:00+00:00"},
+            {"time": "2026-11-25T05:00:00+00:00"},  # killed: nobody knows when
+            {"time": "2026-11-25T06:00:00+00:00", "ended": f"2026-11-25T06:0{number}:00+00:00"},
+        ]
+        record["git"] = {"commit": "abcdef0123456", "dirty": number == 3}
+        (run.path / "run.json").write_text(json.dumps(record))
+    outcome = decide_claim(claim(better=BETTER), (0, 1), found)
+    assert outcome.minutes == {"method": {0: 2.0, 1: 3.0}, "baseline": {0: 4.0, 1: 5.0}}
+    assert outcome.commits == ("abcdef0123456", "abcdef0123456+")
+    record = results_record("demo", "A", "", claim(better=BETTER), (0, 1), (), outcome)
+    assert record["minutes"]["baseline"] == {"0": 4.0, "1": 5.0}
+    place = tmp_path / "recipes" / "family" / "demo" / "results_paper.json"
+    place.parent.mkdir(parents=True)
+    place.write_text(json.dumps(record | {"recipe": "demo/paper", "analysis": "too few\nsteps"}))
+    page = table(tmp_path / "recipes")
+    assert "seeds 0 1; 14 min; commit abcdef012, abcdef012+" in page
+    assert "- **demo/paper** (reproduced): too few steps" in page
+
+
+LAPTOP = {"stages": {"grpo": {}, "after_grpo": {}}, "reward": {"_target_": "a"}, "length": 16, "kl": 0.1, "only": 1}
+PAPER = {"stages": {"grpo": {}, "math500": {}}, "reward": {"_target_": "b"}, "length": 4096, "kl": 0.1}
+
+
+def fitted(arms: dict[str, tuple[str, ...]], **checks: Check) -> tuple[Claim, list[str]]:
+    return fit_claim(Claim("it works", {"method": (), **arms}, checks), LAPTOP, PAPER)
+
+
+def test_a_laptop_claim_carries_over_where_it_means_the_same() -> None:
+    made, missing = fitted({"baseline": ("reward=plain", "kl=0"), "spare": ()}, better=BETTER)
+    assert missing == []
+    assert set(made.arms) == {"method", "baseline"}, "an arm that no check reads is not run"
+    assert made.checks == {"better": BETTER}
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        (("reward=plain", "length=40"), "length=40 is a size for the laptop form, which has 16"),
+        (("only=2",), "only=2 sets what the paper form does not have"),
+    ],
+)
+def test_an_arm_of_laptop_sizes_is_left_out_with_its_checks(changes: tuple[str, ...], reason: str) -> None:
+    made, missing = fitted({"baseline": changes}, better=BETTER)
+    assert made.checks == {}
+    assert reason in missing[0]
+    assert missing[1] == "check better: compares arm baseline, which is left out"
+
+
+def test_a_check_of_a_stage_that_is_not_there_is_left_out() -> None:
+    read = Check("better", "accuracy", at_least=0.0, stage="after_grpo")
+    made, missing = fitted({"baseline": ()}, read=read, better=BETTER)
+    assert list(made.checks) == ["better"]
+    assert missing == ["check read: reads stage after_grpo; the paper form has grpo, math500"]

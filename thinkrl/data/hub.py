@@ -1,13 +1,38 @@
 """Prompts from a data set on the Hugging Face Hub."""
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 from thinkrl.config.component import PromptCount
 from thinkrl.data.rows import USUAL, RowReader, RowSchema
 from thinkrl.data.source import DataError, check_template
 from thinkrl.rollouts.prompt import Prompt
+
+_FETCHES: ContextVar[bool] = ContextVar("fetches", default=True)
+
+
+@contextmanager
+def without_downloads() -> Iterator[None]:
+    """Inside the block, reading a data set that is not on this machine raises DataError instead of fetching it."""
+    token = _FETCHES.set(False)
+    try:
+        yield
+    finally:
+        _FETCHES.reset(token)
+
+
+def in_hub_cache(kind: Literal["model", "dataset"], name: str) -> bool:
+    """Whether something of that hub id was fetched before, as far as the caches' folders tell."""
+    home = Path(os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface"))
+    hub = Path(os.environ.get("HF_HUB_CACHE", home / "hub"))
+    fetched = any((hub / f"{kind}s--{name.replace('/', '--')}" / "snapshots").glob("*"))
+    prepared = Path(os.environ.get("HF_DATASETS_CACHE", home / "datasets")) / name.replace("/", "___")
+    return fetched or (kind == "dataset" and prepared.is_dir())
 
 
 @dataclass(frozen=True)
@@ -45,6 +70,8 @@ class HubPrompts:
         return [row.prompt for row in reader.read(self._rows(), self.size)]
 
     def _rows(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        if not _FETCHES.get() and not self.files and not in_hub_cache("dataset", self.dataset):
+            raise DataError(f"{self.dataset} is not on this machine yet")
         # Imported here: it takes seconds, and composing a configuration must not.
         from datasets import load_dataset
 

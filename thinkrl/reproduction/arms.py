@@ -29,24 +29,29 @@ class ArmRun:
         return f"{self.arm}, seed {self.seed}"
 
 
-def plan_runs(claim: Claim, seeds: Sequence[int], overrides: Sequence[str], folder: Path) -> list[ArmRun]:
-    """Every arm with every seed, seed by seed, so that a broken claim shows early.
+def plan_runs(
+    claim: Claim, seeds: Sequence[int], overrides: Sequence[str], folder: Path, jobs: int = 1
+) -> list[ArmRun]:
+    """Every arm with every seed, `jobs` seeds after `jobs` seeds, so that a broken claim shows early and runs that go
+    on side by side have different seeds: those of one seed begin with the same stages and would wait for each other.
 
     `overrides` apply to all arms; those of an arm come after them.
     """
+    together = [seeds[start : start + jobs] for start in range(0, len(seeds), jobs)]
     return [
         ArmRun(arm, seed, (*overrides, *changes, f"seed={seed}"), folder / arm / f"seed{seed}")
-        for seed in seeds
+        for some in together
         for arm, changes in claim.arms.items()
+        for seed in some
     ]
 
 
 def run_all(runs: Sequence[ArmRun], recipe: str, recipes_dirs: Sequence[Path], jobs: int, report: Report) -> None:
     """Runs or continues all of `runs`, `jobs` at a time.
 
-    Stages that arms share are computed once, by the first that reaches them (the stage cache), unless
-    two jobs reach one at the same time. Raises UserError naming the runs that failed, after the others
-    have ended, with the end of their output.
+    Stages that arms share are computed once, by the first that reaches them; another that comes to them meanwhile
+    waits (the stage cache). Raises UserError naming the runs that failed, after the others have ended, with the
+    end of their output.
     """
     environment = _environment(jobs)
     with ThreadPoolExecutor(max_workers=jobs) as pool:

@@ -1,8 +1,10 @@
 """What a finished run says: held-out measurements prompt by prompt, the metrics log, and what was spent."""
 
+import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -11,7 +13,7 @@ from thinkrl.benchmarks.result import MEASURES, BenchmarkResult
 from thinkrl.config.component import ConfigError
 from thinkrl.config.nearest import suggestion
 from thinkrl.reproduction.claim import Spent, Statistic
-from thinkrl.tracking.directory import finished_artifacts
+from thinkrl.tracking.directory import finished_artifacts, wall_seconds
 from thinkrl.tracking.metrics import Row, read_rows
 
 
@@ -91,3 +93,23 @@ class FinishedRun:
     def seconds(self) -> float:
         """Seconds of all steps, those taken from the cache included."""
         return sum(float(value or 0) for row in self.rows for key, value in row.items() if key.startswith("seconds/"))
+
+    @cached_property
+    def record(self) -> dict[str, Any]:
+        """The run's record, empty where it cannot be read."""
+        try:
+            record = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return record if isinstance(record, dict) else {}
+
+    @property
+    def wall_seconds(self) -> float:
+        """Seconds by the clock, from opening the run to its end, over all its starts that were not killed."""
+        return wall_seconds(self.record)
+
+    @property
+    def commit(self) -> str:
+        """The commit that ran, with a plus where it had changes; empty outside a checkout."""
+        git = self.record.get("git") or {}
+        return str(git.get("commit", "")) + ("+" if git.get("dirty") else "")

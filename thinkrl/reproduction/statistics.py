@@ -63,13 +63,17 @@ def over_seeds_and_prompts(method: Values, baseline: Values, compare: Comparison
 def over_seeds(method: Sequence[float], baseline: Sequence[float], compare: Comparison) -> Estimate:
     """Compares one number a seed: mean of the seeds' comparisons, with Student's interval (none for one seed)."""
     per_seed = [_compared(np.asarray(pair), compare) for pair in zip(method, baseline, strict=True)]
-    count = len(per_seed)
-    mean = float(np.mean(per_seed))
-    if count < 2 or isnan(mean):
-        return Estimate(mean, nan, nan, tuple(per_seed))
-    quantile = _T_QUANTILES[count - 2] if count - 2 < len(_T_QUANTILES) else _NORMAL_QUANTILE
-    half = quantile * float(np.std(per_seed, ddof=1)) / sqrt(count)
-    return Estimate(mean, mean - half, mean + half, tuple(per_seed))
+    return Estimate(*student_interval(per_seed), tuple(per_seed))
+
+
+def student_interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """Mean of one number a seed, with the bounds of its 95% interval; these are NaN for fewer than two."""
+    mean = float(np.mean(values)) if len(values) else nan
+    if len(values) < 2 or isnan(mean):
+        return mean, nan, nan
+    quantile = _T_QUANTILES[len(values) - 2] if len(values) - 2 < len(_T_QUANTILES) else _NORMAL_QUANTILE
+    half = quantile * float(np.std(values, ddof=1)) / sqrt(len(values))
+    return mean, mean - half, mean + half
 
 
 def decide(estimate: Estimate, at_least: float | None, at_most: float | None) -> Verdict:

@@ -1,7 +1,7 @@
 """From finished runs to a decided claim: every check with its interval, the budgets, and one verdict."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +35,16 @@ class Outcome:
     """A decided claim.
 
     spent: per arm, the mean over seeds of what its runs spent. unequal: where arms did not spend alike, in words.
+    seconds: of all steps, those taken from the cache included. minutes: by the clock, by arm and seed. commits: of the
+    code that ran.
     """
 
     checks: Mapping[str, Decided]
     spent: Mapping[str, Mapping[Spent, float]]
     unequal: tuple[str, ...]
     seconds: float
+    minutes: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
+    commits: tuple[str, ...] = ()
 
     @property
     def verdict(self) -> Verdict:
@@ -53,7 +57,10 @@ def decide_claim(claim: Claim, seeds: Sequence[int], runs: Runs) -> Outcome:
     """Reads all runs and decides every check."""
     checks = {name: _decide(check, seeds, runs) for name, check in claim.checks.items()}
     spent = {arm: _mean_spent([runs[arm, seed].spent() for seed in seeds]) for arm in claim.arms}
-    return Outcome(checks, spent, tuple(_unequal(claim, spent)), sum(run.seconds for run in runs.values()))
+    minutes = {arm: {seed: runs[arm, seed].wall_seconds / 60 for seed in seeds} for arm in claim.arms}
+    seconds = sum(run.seconds for run in runs.values())
+    commits = dict.fromkeys(run.commit for run in runs.values() if run.commit)
+    return Outcome(checks, spent, tuple(_unequal(claim, spent)), seconds, minutes, tuple(commits))
 
 
 def _decide(check: Check, seeds: Sequence[int], runs: Runs) -> Decided:
@@ -122,6 +129,11 @@ def results_record(
         "spent": {arm: dict(amounts) for arm, amounts in outcome.spent.items()},
         "unequal": list(outcome.unequal),
         "seconds": round(outcome.seconds, 1),
+        "minutes": {
+            arm: {str(seed): round(minutes, 2) for seed, minutes in seeds_of.items()}
+            for arm, seeds_of in outcome.minutes.items()
+        },
+        "commits": list(outcome.commits),
         "versions": versions(),
         "hardware": {key: value for key, value in hardware().items() if key != "host"},
         "git": git_state(),
