@@ -10,7 +10,14 @@ from thinkrl import __version__
 from thinkrl.cli.app import app
 
 HEAVY = ("torch", "transformers", "hydra", "omegaconf", "datasets", "wandb", "numpy")
-COMMANDS = ("run", "plan", "list", "show", "config", "evaluate", "models", "doctor")
+GROUPS = {group.name: group.typer_instance for group in app.registered_groups}
+COMMANDS = tuple(command.name for command in app.registered_commands) + tuple(GROUPS)
+"""Every command, from the application itself."""
+SPOKEN = [
+    *((command.name,) for command in app.registered_commands),
+    *((name, command.name) for name, group in GROUPS.items() for command in group.registered_commands),
+]
+"""What is written behind `thinkrl` for each command and each command of a group."""
 
 
 def invoke(*arguments: str) -> tuple[int, str]:
@@ -43,13 +50,17 @@ def test_what_needs_no_model_imports_nothing_heavy(arguments: list[str]) -> None
     assert done.stdout.strip() == ""
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_explains_itself_with_an_example(command: str) -> None:
-    code, text = invoke(command, "--help")
+@pytest.mark.parametrize("words", SPOKEN, ids=" ".join)
+def test_every_command_explains_itself_with_an_example(words: tuple[str, ...]) -> None:
+    code, text = invoke(*words, "--help")
     assert code == 0
-    sub = "models list" if command == "models" else command
-    assert "Example" in (text if command != "models" else invoke("models", "list", "--help")[1])
-    assert f"thinkrl {sub}" in (text if command != "models" else invoke("models", "list", "--help")[1])
+    assert "Example" in text
+    assert f"thinkrl {' '.join(words)}" in text
+
+
+def test_the_list_of_commands_is_the_applications() -> None:
+    assert {"run", "score", "reproduce", "plan", "report", "cache", "models"} <= set(COMMANDS)
+    assert len(COMMANDS) == len(set(COMMANDS))
 
 
 def test_the_help_lists_every_command() -> None:

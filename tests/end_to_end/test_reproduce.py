@@ -34,6 +34,12 @@ def test_two_arms_run_and_are_compared(tmp_path: Path, monkeypatch: pytest.Monke
     assert record["checks"]["lift"]["metric"] == "accuracy"
     assert record["spent"]["method"]["updates"] == record["spent"]["baseline"]["updates"] > 4
     assert f"verdict: {record['verdict']}" in output
+    # The page of both arms, and what each run took.
+    page = (tmp_path / "runs" / "report.html").read_text()
+    assert record["verdict"] in page
+    assert "baseline" in page
+    assert all(record["minutes"][arm]["7"] > 0 for arm in ("method", "baseline"))
+    assert len(record["commits"]) <= 1
     # What was changed on the command line is not the recipe's own result.
     assert (beside.read_bytes() if beside.exists() else None) == before
     # The stages before the reward matters were computed once.
@@ -81,3 +87,13 @@ def test_a_run_that_fails_is_named_with_its_last_words(tmp_path: Path, monkeypat
     assert code == 1
     assert "method, seed 7" in output
     assert "holds other files" in output
+
+
+def test_an_analysis_is_kept_over_reruns(tmp_path: Path) -> None:
+    from thinkrl.cli.reproduce import _kept_analysis
+
+    (tmp_path / "results.json").write_text(json.dumps({"analysis": "three seeds are too few"}))
+    assert _kept_analysis(tmp_path / "results.json") == "three seeds are too few"
+    assert _kept_analysis(tmp_path / "none.json") == ""
+    (tmp_path / "results.json").write_text("[]")
+    assert _kept_analysis(tmp_path / "results.json") == ""

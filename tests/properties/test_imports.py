@@ -26,6 +26,7 @@ BELOW = {
 BELOW["companions"] = {"algorithms", "rewards", "learning", "sampling", "models", "rollouts", "config"}
 BELOW["probes"] = {"algorithms", "sampling", "models", "rollouts", "config"}
 BELOW["reproduction"] = {"benchmarks", "tracking", "rollouts", "config"}
+BELOW["reports"] = {"reproduction", *BELOW["reproduction"]}
 BELOW["stages"] = {*BELOW, "tracking"}
 BELOW["planning"] = {"stages", *BELOW["stages"]}
 BELOW["cli"] = {*BELOW}

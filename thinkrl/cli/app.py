@@ -7,7 +7,7 @@ import typer
 from typer.core import TyperGroup
 
 from thinkrl import __version__
-from thinkrl.cli import config, doctor, evaluate, listing, models, plan, reproduce, run, score, show
+from thinkrl.cli import cache, config, doctor, evaluate, listing, models, plan, report, reproduce, run, score, show
 from thinkrl.config.component import ConfigError, UserError
 
 CONFIG_EXIT = 2
@@ -65,7 +65,9 @@ app.command("config", epilog=config.EXAMPLES)(config.config)
 app.command("evaluate", epilog=evaluate.EXAMPLES)(evaluate.evaluate)
 app.command("score", epilog=score.EXAMPLES)(score.score)
 app.command("reproduce", epilog=reproduce.EXAMPLES)(reproduce.reproduce)
+app.command("report", epilog=report.EXAMPLES)(report.report)
 app.add_typer(models.app, name="models")
+app.add_typer(cache.app, name="cache")
 app.command("doctor", epilog=doctor.EXAMPLES)(doctor.doctor)
 
 

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,6 +11,7 @@ from thinkrl.config.component import ConfigError
 
 if TYPE_CHECKING:
     from thinkrl.config.composed import Composed
+    from thinkrl.reproduction.arms import ArmRun
     from thinkrl.reproduction.claim import Claim
     from thinkrl.reproduction.verdicts import Outcome
     from thinkrl.stages.experiment import Experiment
@@ -22,6 +23,8 @@ thinkrl reproduce quickstart
 thinkrl reproduce quickstart --seeds 3,4,5 --jobs 2
 
 thinkrl reproduce quickstart scale=smoke --seeds 0
+
+thinkrl reproduce laser --scale paper --dry-run
 
 thinkrl reproduce --table"""
 
@@ -42,7 +45,10 @@ def reproduce(
     directory: Annotated[
         Path | None, typer.Option("--dir", help="Where the runs go; by default runs/RECIPE/reproduce.")
     ] = None,
-    scale: Annotated[str | None, typer.Option(help="`paper` for the full-size form of the recipe.")] = None,
+    scale: Annotated[
+        str | None, typer.Option(help="`paper` for the full-size form: says what it needs, and runs it where it fits.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Run the full-size form also where it does not fit.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the runs and the checks, and stop.")] = False,
     table: Annotated[bool, typer.Option("--table", help="Write docs/reproductions.md anew, and stop.")] = False,
     recipes_dir: RecipesDirs = None,
@@ -53,26 +59,33 @@ def reproduce(
         return
     if recipe is None:
         raise ConfigError("name a recipe: thinkrl reproduce RECIPE (thinkrl list recipes)")
-    name = _scaled(recipe, scale)
+    from thinkrl.cli.paper_scale import claim_at_paper_scale, say_needs
     from thinkrl.config.build import build
     from thinkrl.config.compose import compose
     from thinkrl.reproduction.arms import plan_runs, run_all
     from thinkrl.stages.experiment import Experiment
 
+    name = _scaled(recipe, scale)
     composed = compose(name, overrides or (), recipes_dir or ())
     experiment = build(Experiment, composed.tree, composed)
-    claim = experiment.claim
+    full_size = scale == "paper" or composed.recipe_path.stem == "paper"
+    claim = claim_at_paper_scale(experiment, composed, recipes_dir or ()) if full_size else experiment.claim
     if claim is None or not claim.checks:
         raise ConfigError(
             f"{composed.recipe_id} states no claim that can be checked: its `claim` needs arms and checks"
         )
     chosen = _seeds(seeds) if seeds else claim.seeds
     folder = directory or Path("runs") / composed.recipe_id.replace("/", "_") / _folder(composed)
-    runs = plan_runs(claim, chosen, composed.overrides, folder)
+    runs = plan_runs(claim, chosen, composed.overrides, folder, jobs)
     for arm, changes in claim.arms.items():  # a mistake in an arm ends the command before any arm runs
         arm_composed = compose(name, [*composed.overrides, *changes], recipes_dir or ())
         build(Experiment, arm_composed.tree, arm_composed)
         typer.echo(f"{arm}: {' '.join(changes) or 'the recipe as it is'}")
+    if full_size:
+        typer.echo(f"{composed.recipe_id} needs:")
+        lacking = say_needs(experiment, composed, claim, chosen)
+        if lacking and not dry_run and not force:
+            raise ConfigError(f"this machine cannot run {composed.recipe_id}: {lacking} (--force runs it all the same)")
     if dry_run:
         for run in runs:
             typer.echo(f"  {run} in {run.directory}")
@@ -86,6 +99,7 @@ def reproduce(
     outcome = decide_claim(claim, chosen, finished)
     print_outcome(claim, outcome)
     _write(experiment, composed, claim, chosen, outcome, folder)
+    _report(runs, folder)
 
 
 def write_table() -> None:
@@ -106,7 +120,9 @@ def _scaled(recipe: str, scale: str | None) -> str:
         return recipe
     if scale != "paper":
         raise ConfigError(f"--scale must be paper, got '{scale}'; write scale={scale} for a configuration group")
-    return recipe if recipe.endswith("/paper") else f"{recipe}/paper"
+    from thinkrl.cli.paper_scale import paper_form
+
+    return paper_form(recipe)
 
 
 def _seeds(text: str) -> tuple[int, ...]:
@@ -167,6 +183,7 @@ def _write(
     folder: Path,
 ) -> None:
     """Writes results beside the runs, and beside the recipe when nothing was changed on the command line."""
+    from thinkrl.reproduction.table import PAPER_RESULTS, RESULTS
     from thinkrl.reproduction.verdicts import results_record
     from thinkrl.tracking.atomic import write_text
     from thinkrl.tracking.json_values import dump_json
@@ -176,9 +193,29 @@ def _write(
         composed.recipe_id, paper.title if paper else "", paper.arxiv if paper else "",
         claim, seeds, composed.overrides, outcome,
     )  # fmt: skip
-    text = json.dumps(json.loads(dump_json(record)), indent=1, ensure_ascii=False) + "\n"
-    write_text(folder / "results.json", text)
-    typer.echo(f"results        {folder / 'results.json'}")
+    places = [folder / RESULTS]
     if not composed.overrides and seeds == claim.seeds:
-        write_text(composed.recipe_path.parent / "results.json", text)
-        typer.echo(f"               {composed.recipe_path.parent / 'results.json'}")
+        full_size = composed.recipe_path.stem == "paper"
+        places.append(composed.recipe_path.parent / (PAPER_RESULTS if full_size else RESULTS))
+    record["analysis"] = record["analysis"] or _kept_analysis(places[-1])
+    text = json.dumps(json.loads(dump_json(record)), indent=1, ensure_ascii=False) + "\n"
+    for place in places:
+        write_text(place, text)
+        typer.echo(f"{'results' if place is places[0] else '':<14} {place}")
+
+
+def _kept_analysis(path: Path) -> str:
+    """What earlier results say was learned, where the claim itself says nothing."""
+    try:
+        record: Any = json.loads(path.read_text(encoding="utf-8"))
+        return str(record.get("analysis") or "")
+    except (OSError, ValueError, AttributeError):
+        return ""
+
+
+def _report(runs: "list[ArmRun]", folder: Path) -> None:
+    """Writes the page of all arms beside the results."""
+    from thinkrl.reports.writing import NAME, try_page
+
+    if try_page([run.directory for run in runs], folder / NAME):
+        typer.echo(f"{'report':<14} {folder / NAME}")

@@ -60,6 +60,7 @@ def run(
         return
     from thinkrl.cli.summary import print_summary
     from thinkrl.parallel.ranks import LostRankError, joined
+    from thinkrl.reports.writing import leave_report
     from thinkrl.stages.runner import run_experiment
 
     here = found or ALONE
@@ -77,6 +78,9 @@ def run(
     except KeyboardInterrupt as interrupt:
         typer.echo(f"stopped; the same command goes on from the last step kept in {place}", err=True)
         raise typer.Exit(130) from interrupt
+    finally:
+        if here.rank == 0:
+            leave_report(place)
     if here.rank == 0:
         print_summary(experiment, finished, composed.recipe_id)
 
