@@ -113,13 +113,18 @@ class Algorithm:
         return replace(merged, metrics={**merged.metrics, **advantages.metrics})
 
     def parts(self, rollouts: Rollouts) -> list[NDArray[np.int64]]:
-        """Rows of each optimizer step, in order. Whole groups stay together, dealt in turn to the parts."""
-        groups = np.unique(rollouts.group_index)
-        if self.minibatches > len(groups):
-            raise ValueError(f"minibatches must be at most the {len(groups)} groups of a batch, got {self.minibatches}")
-        part_of = np.arange(len(groups)) % self.minibatches
-        row_part = part_of[np.searchsorted(groups, rollouts.group_index)]
-        return [np.flatnonzero(row_part == part) for _ in range(self.passes) for part in range(self.minibatches)]
+        """Rows of each optimizer step, in order."""
+        return dealt_groups(rollouts, self.passes, self.minibatches)
+
+
+def dealt_groups(rollouts: Rollouts, passes: int, minibatches: int) -> list[NDArray[np.int64]]:
+    """Rows of each optimizer step, in order. Whole groups stay together, dealt in turn to the parts of each pass."""
+    groups = np.unique(rollouts.group_index)
+    if minibatches > len(groups):
+        raise ValueError(f"minibatches must be at most the {len(groups)} groups of a batch, got {minibatches}")
+    part_of = np.arange(len(groups)) % minibatches
+    row_part = part_of[np.searchsorted(groups, rollouts.group_index)]
+    return [np.flatnonzero(row_part == part) for _ in range(passes) for part in range(minibatches)]
 
 
 def _merge(reports: list[UpdateReport]) -> UpdateReport:
