@@ -10,7 +10,7 @@ from thinkrl.tracking.metrics import MetricsLog, Value
 from thinkrl.tracking.progress import ProgressDisplay
 from thinkrl.tracking.tracker import OpenTracker
 
-PARTS = ("sample", "reward", "logprobs", "update", "checkpoint", "wait")
+PARTS = ("sample", "reward", "logprobs", "update", "checkpoint", "wait", "signals", "companions")
 """What the time of a step is spent on; every row has each as `seconds/<part>`."""
 
 
