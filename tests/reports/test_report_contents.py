@@ -140,6 +140,13 @@ def test_a_run_that_stopped_says_where_and_why(tmp_path: Path) -> None:
     assert "still running, or killed" in notice.text
 
 
+def test_the_same_warning_of_several_runs_is_said_once(tmp_path: Path) -> None:
+    dirty = {"git": {"commit": "abc", "dirty": True}}
+    runs = [write_run(tmp_path / f"seed{seed}", seed=seed, record=dirty) for seed in (0, 1)]
+    (notice,) = [n for n in make_report(runs).notices if n.title == "Uncommitted changes"]
+    assert notice.about == "demo, seed 0; demo, seed 1"
+
+
 def test_what_cannot_be_read_is_said_and_the_rest_is_shown(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run")
     (run / "stages" / "3_after" / "result.json").write_text("{")
@@ -148,6 +155,12 @@ def test_what_cannot_be_read_is_said_and_the_rest_is_shown(tmp_path: Path) -> No
     report = make_report([run])
     assert sum(n.title == "Not all of the run could be read" for n in report.notices) == 2
     assert [e.stage for e in report.evaluations] == ["before"]
+    # An evaluation whose result another version wrote is told as far as the metrics log has it.
+    logged = {"stage": "after", "step": 1, "accuracy": 0.75, "accuracy_low": 0.3, "accuracy_high": 0.9, "prompts": 4.0}
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps(logged) + "\n")
+    found = make_report([run]).evaluations[1]
+    assert (found.stage, found.accuracy.value, found.accuracy.low, found.prompts) == ("after", 0.75, 0.3, 4)
     assert [s.step for s in report.samples] == [2, 2], "the file before the broken one"
 
 

@@ -8,6 +8,7 @@ from thinkrl.benchmarks.metrics import prompt_means
 from thinkrl.benchmarks.result import BenchmarkResult, compare
 from thinkrl.reports.configurations import Configuration
 from thinkrl.reproduction.statistics import student_interval
+from thinkrl.tracking.metrics import Row
 
 MEANS = ("format_rate", "thinking_tokens", "response_tokens", "truncation_rate")
 
@@ -52,9 +53,12 @@ def evaluations(configurations: Sequence[Configuration]) -> tuple[Evaluation, ..
         for stage in configuration.stages:
             results = [run.results[stage] for run in configuration.runs if stage in run.results]
             results = [result for result in results if result.protocol == results[0].protocol]
+            rows = [run.by_stage[stage][-1] for run in configuration.runs if stage in run.by_stage]
             if results:
                 found.append(_evaluation(configuration.label, stage, results, earlier))
                 earlier.append(results)
+            elif rows and all("accuracy_low" in row for row in rows):
+                found.append(_from_log(configuration.label, stage, rows))
     order = {name: place for place, name in enumerate(dict.fromkeys(e.stage for e in found))}
     return tuple(sorted(found, key=lambda evaluation: order[evaluation.stage]))
 
@@ -87,6 +91,32 @@ def _evaluation(
         numbers={name: sum(metrics.get(name, nan) for metrics in every) / len(every) for name in names},
         per_seed=tuple(result.accuracy for result in results),
     )
+
+
+def _from_log(label: str, stage: str, rows: Sequence[Row]) -> Evaluation:
+    """What the metrics log says of an evaluation whose result this version cannot read: no change since another."""
+    values = [_number(row, "accuracy") for row in rows]
+    names = [name for name in rows[0] if name.startswith(("pass@", "maj@")) or name in MEANS]
+    alone = Measured(values[0], _number(rows[0], "accuracy_low"), _number(rows[0], "accuracy_high"))
+    return Evaluation(
+        label=label,
+        stage=stage,
+        model="",
+        benchmark="",
+        protocol="not known",
+        seeds=len(rows),
+        prompts=int(_number(rows[0], "prompts")),
+        samples=0,
+        accuracy=alone if len(rows) == 1 else Measured(*student_interval(values)),
+        change=None,
+        numbers={name: sum(_number(row, name) for row in rows) / len(rows) for name in names},
+        per_seed=tuple(values),
+    )
+
+
+def _number(row: Row, name: str) -> float:
+    value = row.get(name)
+    return float(value) if isinstance(value, int | float) else nan
 
 
 def _change(results: Sequence[BenchmarkResult], earlier: Sequence[Sequence[BenchmarkResult]]) -> Measured | None:

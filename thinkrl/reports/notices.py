@@ -44,7 +44,17 @@ def notices(configurations: Sequence[Configuration], stages: Sequence[StageChart
             about = charts.stage if len(configurations) == 1 else f"{label}, {charts.stage}"
             found += [Notice(level, about, title, text) for level, title, text in _of_curves(curves)]
     order = {"warning": 0, "note": 1}
-    return tuple(sorted(dict.fromkeys(found), key=lambda notice: order[notice.level]))
+    return tuple(sorted(_together(found), key=lambda notice: order[notice.level]))
+
+
+def _together(found: Sequence[Notice]) -> list[Notice]:
+    """What is said of several runs or stages in the same words is said once."""
+    about: dict[tuple[Level, str, str], list[str]] = {}
+    for notice in found:
+        about.setdefault((notice.level, notice.title, notice.text), []).append(notice.about)
+    return [
+        Notice(level, "; ".join(dict.fromkeys(places)), title, text) for (level, title, text), places in about.items()
+    ]
 
 
 _Said = tuple[Level, str, str]

@@ -93,8 +93,9 @@ class RunReading:
 
     @property
     def wall_seconds(self) -> float:
-        """Seconds between the beginnings and the ends of all starts; what a kill cut off is not known and left out."""
-        return wall_seconds(self.record)
+        """Seconds between the beginnings and the ends of all starts; what a kill cut off is not known and left out.
+        Where no end is noted, those of the finished stages."""
+        return wall_seconds(self.record) or sum(stage.seconds or 0.0 for stage in self.stages)
 
     def folder(self, stage: str) -> Path | None:
         """The folder of a stage."""

@@ -73,7 +73,7 @@ def results_section(report: Report) -> Markup | None:
     colours = report.colours
     rows = [
         [
-            join(e.stage, element("small", f"{e.benchmark}, model {e.model}")),
+            join(e.stage, element("small", f"{e.benchmark}, model {e.model}") if e.benchmark else None),
             *([e.label] if several else []),
             percent(e.accuracy.value),
             join(
@@ -102,7 +102,8 @@ def _number(name: str, value: float | None) -> str:
 
 def _how_measured(report: Report) -> str:
     first = report.evaluations[0]
-    sizes = f"{first.samples} samples of each of {first.prompts} held-out prompts, protocol {first.protocol}"
+    samples = f"{first.samples} samples of each of " if first.samples else ""
+    sizes = f"{samples}{first.prompts} held-out prompts, protocol {first.protocol}"
     if report.seeds:
         return f"Means and Student's intervals over seeds, of a single run over prompts; {sizes}."
     return f"Intervals are over prompts: {sizes}. The change is paired on the same prompts."

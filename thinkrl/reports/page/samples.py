@@ -47,7 +47,7 @@ def _article(sample: Sample, several: bool) -> Markup:
     return element(
         "article",
         element("h4", ", ".join(heading)),
-        element("p", facts, " " if facts else None, ", ".join(words)),
+        element("p", facts, ", " if facts else None, ", ".join(words)),
         element("details", element("summary", "prompt"), element("pre", sample.prompt, tabindex=0)),
         element("pre", [_piece(kind, words) for kind, words in sample.parts], tabindex=0, aria_label="response"),
         element("p", f"{sample.cut} more characters", class_="soft") if sample.cut else None,
@@ -65,4 +65,4 @@ def _piece(kind: str, words: str) -> Markup | str:
 def _terms(sample: Sample) -> Markup:
     columns = [Column("reward part"), Column("value", True), Column("adds", True), Column("note")]
     rows = [[name, number(value), number(added), note] for name, value, added, note in sample.terms]
-    return join(table(columns, rows))
+    return table(columns, rows, cards=False)

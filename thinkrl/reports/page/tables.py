@@ -14,11 +14,16 @@ class Column:
     numeric: bool = False
 
 
-def table(columns: Sequence[Column], rows: Sequence[Sequence[object]]) -> Markup:
-    """A table with a heading for each column; cells are text or Markup, and carry their heading for narrow pages."""
+def table(columns: Sequence[Column], rows: Sequence[Sequence[object]], cards: bool = True) -> Markup:
+    """A table with a heading for each column; cells are text or Markup, and carry their heading for narrow pages.
+
+    cards: false for a table that is narrow enough for any page.
+    """
     headings = [element("th", c.title, scope="col", class_="n" if c.numeric else None) for c in columns]
     body = [element("tr", [_cell(cell, column) for column, cell in zip(columns, row, strict=True)]) for row in rows]
-    made = element("table", element("thead", element("tr", headings)), element("tbody", body), class_="cards")
+    made = element(
+        "table", element("thead", element("tr", headings)), element("tbody", body), class_="cards" if cards else None
+    )
     return element("div", made, class_="scroll")  # where a table is wider than the page, it alone is scrolled
 
 
