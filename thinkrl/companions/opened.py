@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from thinkrl.algorithms.types import Advantages
 from thinkrl.companions.companion import Companion, CompanionSource, CompanionStart
 from thinkrl.learning.learner import LearnerState
@@ -63,8 +65,17 @@ class Companions:
             companion.save(folder / name)
 
 
+_ALL = "companion/"
+"""Prefix of the names of companions' tensors."""
+
+
 def _prefix(name: str) -> str:
-    return f"companion/{name}/"
+    return f"{_ALL}{name}/"
+
+
+def without_companions(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a checkpoint that are no companion's: the learner's."""
+    return {name: tensor for name, tensor in tensors.items() if not name.startswith(_ALL)}
 
 
 def check_supplied(readings: Iterable[Reading], sources: Mapping[str, CompanionSource]) -> None:

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from thinkrl.algorithms.types import NO_SIGNALS
 from thinkrl.companions.companion import CompanionSource, CompanionStart
-from thinkrl.companions.opened import Companions
+from thinkrl.companions.opened import Companions, without_companions
 from thinkrl.data.traces import Trace, TraceSource, read_traces, write_traces
 from thinkrl.grading.verdict import Verdict
 from thinkrl.learning.learner import Learner, LearnerState
@@ -146,7 +146,7 @@ class StageContext:
             self.recorder.message(f"{self.name}: continuing after step {state.step} of {total}")
             if learner is not None:
                 values: Any = state.values["learner"]
-                learner.load_state(LearnerState(values=values, tensors=state.tensors))
+                learner.load_state(LearnerState(values=values, tensors=without_companions(state.tensors)))
             beside: Any = state.values.get("companions", {})
             companions.load_state(LearnerState(values=beside, tensors=state.tensors))
         self.progress.stage(self.name, self.index, self.count, total, done=state.step)
