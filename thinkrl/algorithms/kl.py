@@ -37,6 +37,8 @@ class KLLoss:
     """Beta; 0 switches the term off and loads no reference model."""
     estimator: Literal["k2", "k3"] = "k3"
     """k3 follows KL(ref || pi), k2 follows KL(pi || ref); k1 has no expected gradient here."""
+    weighted: bool = True
+    """Whether token weights multiply it as they do the policy gradient; false counts every token alike."""
 
     def __post_init__(self) -> None:
         if not self.coefficient >= 0:

@@ -74,9 +74,10 @@ class ClippedObjective:
         ratio = importance_ratio(
             inputs.logprobs, inputs.old_logprobs, inputs.response_ids, inputs.response_count, self.ratio
         )
-        surrogate = clipped_surrogate(ratio, inputs.advantages, self.clip_low, self.clip_high, self.dual_clip)
+        surrogate = self._surrogate(inputs, ratio)
         losses = -surrogate.values
-        metrics = _metrics(inputs, ratio, surrogate)
+        unweighted: torch.Tensor | None = None
+        metrics = self._measured(inputs, ratio, surrogate)
         if self.clip_high is not None:
             metrics |= _clip_correction(inputs, ratio.detach(), surrogate.clipped_high, self.clip_high)
         if self.mismatch is not None:
@@ -86,20 +87,25 @@ class ClippedObjective:
                 inputs.old_logprobs, inputs.sampler_logprobs, inputs.response_ids, inputs.response_count
             )
             losses = weights.values * losses
-            metrics |= {"correction/weight": _token_sum(weights.values), "correction/cut": _token_sum(weights.cut)}
+            metrics |= {"correction/weight": token_sum(weights.values), "correction/cut": token_sum(weights.cut)}
         if self.kl is not None and self.kl.coefficient:
             if inputs.reference_logprobs is None:
                 raise ValueError("reference_logprobs must be given to an objective with a KL term, got None")
             divergence = kl_estimate(inputs.logprobs, inputs.reference_logprobs, self.kl.estimator)
-            losses = losses + self.kl.coefficient * divergence
-            metrics["kl/reference"] = _token_sum(divergence)
+            penalty = self.kl.coefficient * divergence
+            if self.kl.weighted:
+                losses = losses + penalty
+            else:
+                unweighted = penalty
+            metrics["kl/reference"] = token_sum(divergence)
         if self.entropy_bonus:
             if inputs.entropies is None:
                 raise ValueError("entropies must be given to an objective with an entropy bonus, got None")
             losses = losses - self.entropy_bonus * inputs.entropies
-            metrics["entropy"] = _token_sum(inputs.entropies)
+            metrics["entropy"] = token_sum(inputs.entropies)
+        losses = inputs.weights * losses
         loss = aggregate(
-            inputs.weights * losses,
+            losses if unweighted is None else losses + unweighted,
             inputs.response_ids,
             inputs.response_count,
             self.aggregation,
@@ -107,18 +113,21 @@ class ClippedObjective:
         )
         return LossOutputs(loss, metrics)
 
+    def _surrogate(self, inputs: LossInputs, ratio: torch.Tensor) -> Surrogate:
+        """What is maximised at each token, [t], for its `ratio` [t], and where clips took the gradient away."""
+        return clipped_surrogate(ratio, inputs.advantages, self.clip_low, self.clip_high, self.dual_clip)
 
-def _metrics(inputs: LossInputs, ratio: torch.Tensor, surrogate: Surrogate) -> dict[str, SumCount]:
-    """Ratio, clip fractions, KL(old || new) and KL(sampler || learner) by k3, over tokens."""
-    found = {
-        "ratio": _token_sum(ratio),
-        "clip/low": _token_sum(surrogate.clipped_low),
-        "clip/high": _token_sum(surrogate.clipped_high),
-        "kl/old": _token_sum(kl_estimate(inputs.old_logprobs, inputs.logprobs.detach(), "k3")),
-    }
-    if inputs.sampler_logprobs is not None:
-        found["mismatch/kl"] = _token_sum(kl_estimate(inputs.sampler_logprobs, inputs.logprobs.detach(), "k3"))
-    return found
+    def _measured(self, inputs: LossInputs, ratio: torch.Tensor, surrogate: Surrogate) -> dict[str, SumCount]:
+        """Ratio, clip fractions, KL(old || new) and KL(sampler || learner) by k3, over tokens."""
+        found = {
+            "ratio": token_sum(ratio),
+            "clip/low": token_sum(surrogate.clipped_low),
+            "clip/high": token_sum(surrogate.clipped_high),
+            "kl/old": token_sum(kl_estimate(inputs.old_logprobs, inputs.logprobs.detach(), "k3")),
+        }
+        if inputs.sampler_logprobs is not None:
+            found["mismatch/kl"] = token_sum(kl_estimate(inputs.sampler_logprobs, inputs.logprobs.detach(), "k3"))
+        return found
 
 
 def _clip_correction(
@@ -137,5 +146,6 @@ def _clip_correction(
     }
 
 
-def _token_sum(values: torch.Tensor) -> SumCount:
+def token_sum(values: torch.Tensor) -> SumCount:
+    """A sum over tokens [t] and their number, for a metric."""
     return SumCount(values.detach().sum(dtype=torch.float64), float(values.numel()))
