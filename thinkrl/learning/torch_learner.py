@@ -54,7 +54,9 @@ class TorchLearner:
     warmup_steps: int = 0
     """Optimizer steps over which the learning rate rises to its peak."""
     schedule: Schedule = "constant"
-    """What the learning rate does after warmup: stay, or fall to 0 at the last step."""
+    """What the learning rate does after warmup: stay, or fall until the last step."""
+    final_share: float = 0.0
+    """Share of the peak that a falling learning rate falls to."""
     max_gradient_norm: float | None = 1.0
     """Clips the gradient to this norm; null does not clip."""
     row_tokens: int = 2048
@@ -83,6 +85,8 @@ class TorchLearner:
         for name in ("learning_rate", "weight_decay", "warmup_steps"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}")
+        if not 0 <= self.final_share <= 1:
+            raise ValueError(f"final_share must be between 0 and 1, got {self.final_share}")
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas must be at least 0 and below 1, got {self.betas}")
         if not self.epsilon > 0:
@@ -301,7 +305,7 @@ class OpenTorchLearner:
         seconds = {"forward": 0.0, "backward": 0.0, "optimizer": 0.0}
         rate = learning_rate_at(
             self._version, self._total_steps, self._config.learning_rate, self._config.warmup_steps,
-            self._config.schedule,
+            self._config.schedule, self._config.final_share,
         )  # fmt: skip
         try:
             with _training(self._scorer.module, self._config, self._version):

@@ -45,6 +45,8 @@ class ValueLearner:
     """Optimizer steps over which the learning rate rises to its peak."""
     schedule: Schedule = "constant"
     """What the learning rate does after warmup."""
+    final_share: float = 0.0
+    """Share of the peak that a falling learning rate falls to."""
     max_gradient_norm: float | None = 1.0
     """Clips the gradient to this norm; null does not clip."""
     row_tokens: int = 2048
@@ -58,6 +60,8 @@ class ValueLearner:
         for name in ("learning_rate", "weight_decay", "warmup_steps", "epsilon"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}")
+        if not 0 <= self.final_share <= 1:
+            raise ValueError(f"final_share must be between 0 and 1, got {self.final_share}")
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas must be at least 0 and below 1, got {self.betas}")
         if self.max_gradient_norm is not None and not self.max_gradient_norm > 0:
@@ -125,7 +129,12 @@ class ValueModel:
             raise ValueError(f"{self.model.name} must be loaded for training to be learned on")
         config, sums = self._config, Sums(0.0)
         rate = learning_rate_at(
-            self._version, self._total_steps, config.learning_rate, config.warmup_steps, config.schedule
+            self._version,
+            self._total_steps,
+            config.learning_rate,
+            config.warmup_steps,
+            config.schedule,
+            config.final_share,
         )
         try:
             for rows in self._batches(paths):
