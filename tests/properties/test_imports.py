@@ -23,7 +23,7 @@ BELOW = {
     "environments": {"sampling", "models", "data", "tasks", "rollouts", "config"},
     "benchmarks": {"environments", "sampling", "models", "data", "grading", "rollouts", "config"},
 }
-BELOW["companions"] = {"algorithms", "rewards", "learning", "sampling", "models", "rollouts", "config"}
+BELOW["companions"] = {"probes", "algorithms", "rewards", "learning", "sampling", "models", "rollouts", "config"}
 BELOW["probes"] = {"algorithms", "sampling", "models", "rollouts", "config"}
 BELOW["reproduction"] = {"benchmarks", "tracking", "rollouts", "config"}
 BELOW["reports"] = {"reproduction", *BELOW["reproduction"]}
