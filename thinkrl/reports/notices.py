@@ -41,7 +41,7 @@ def notices(configurations: Sequence[Configuration], stages: Sequence[StageChart
                 for curve in chart.curves
                 if curve.label == label
             }
-            about = charts.stage if len(configurations) == 1 else f"{label}, {charts.stage}"
+            about = f"stage {charts.stage}" if len(configurations) == 1 else f"stage {charts.stage} of {label}"
             found += [Notice(level, about, title, text) for level, title, text in _of_curves(curves)]
     order = {"warning": 0, "note": 1}
     return tuple(sorted(_together(found), key=lambda notice: order[notice.level]))

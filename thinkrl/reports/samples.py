@@ -61,19 +61,19 @@ def _of_stage(run: RunReading, stage: str, label: str) -> list[Sample]:
 
 
 def _chosen(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The first of each verdict in an order of interest, and of truncated ones."""
+    """The first of each verdict in an order of interest, and of truncated ones; two at least, where there are two."""
     tests: list[Callable[[Mapping[str, Any]], bool]] = [
         lambda row: row.get("verdict") == "correct",
         lambda row: row.get("verdict") == "wrong" and row.get("finish_reason") == "stop",
         lambda row: row.get("verdict") in ("ungradable", "timeout"),
         lambda row: row.get("finish_reason") == "length",
-        lambda row: True,
     ]
     picked: list[int] = []
     for test in tests:
         found = next((number for number, row in enumerate(rows) if test(row) and number not in picked), None)
         if found is not None and len(picked) < _SHOWN:
             picked.append(found)
+    picked += [number for number in range(len(rows)) if number not in picked][: max(0, 2 - len(picked))]
     return [rows[number] for number in picked]
 
 
