@@ -68,6 +68,20 @@ def test_a_missing_package_and_a_read_only_folder_are_broken(monkeypatch: pytest
     assert disk(Path.cwd()).state == "broken"
 
 
+def test_a_sandbox_is_named_by_its_means_and_its_absence_by_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    from thinkrl.sandbox import means
+    from thinkrl.sandbox.execution import SandboxError
+
+    monkeypatch.setattr(means, "find_means", lambda: means.Means("/usr/bin/bwrap"))
+    assert (doctor.sandbox().state, doctor.sandbox().found) == ("ok", "bubblewrap (/usr/bin/bwrap)")
+
+    def refuse() -> None:
+        raise SandboxError("unshare: Operation not permitted")
+
+    monkeypatch.setattr(means, "find_means", refuse)
+    assert (doctor.sandbox().state, doctor.sandbox().found) == ("missing", "unshare: Operation not permitted")
+
+
 def test_the_report_names_everything_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "_in_subprocess", lambda program, seconds=60.0: ("missing", "not installed"))
     monkeypatch.setattr(doctor, "reachable", lambda host: False)
@@ -76,6 +90,8 @@ def test_the_report_names_everything_once(monkeypatch: pytest.MonkeyPatch) -> No
     names = [finding["name"] for finding in findings]
     assert code == 0
     assert len(set(names)) == len(names)
-    assert {"python", "torch", "cores", "memory", "disk", "devices", "vllm", "wandb server", "hub"} <= set(names)
+    assert {"python", "torch", "cores", "memory", "disk", "devices", "vllm", "wandb server", "hub", "sandbox"} <= set(
+        names
+    )
     assert all(finding["advice"] for finding in findings if finding["state"] in ("missing", "broken", "off"))
     assert "vllm" in invoke("doctor")[1]

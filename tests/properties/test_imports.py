@@ -12,6 +12,7 @@ BELOW = {
     "rollouts": set(),
     "grading": {"rollouts", "config"},
     "tracking": {"rollouts", "config"},
+    "sandbox": {"config"},
     "parallel": {"tracking", "config"},
     "data": {"tracking", "rollouts", "config"},
     "tasks": {"data", "rollouts", "config"},
@@ -20,7 +21,7 @@ BELOW = {
     "rewards": {"grading", "rollouts", "config"},
     "algorithms": {"sampling", "rollouts", "config"},
     "learning": {"algorithms", "sampling", "models", "parallel", "rollouts", "config"},
-    "environments": {"sampling", "models", "data", "tasks", "rollouts", "config"},
+    "environments": {"sandbox", "sampling", "models", "data", "tasks", "rollouts", "config"},
     "benchmarks": {"environments", "sampling", "models", "data", "grading", "rollouts", "config"},
 }
 BELOW["companions"] = {"probes", "algorithms", "rewards", "learning", "sampling", "models", "rollouts", "config"}

@@ -63,7 +63,7 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
 def examine() -> list[Finding]:
     """Looks at everything, the slow parts side by side."""
     engines = [partial(optional_engine, engine) for engine in ENGINES]
-    slow: list[Callable[[], Finding]] = [devices, *engines, wandb, hub]
+    slow: list[Callable[[], Finding]] = [devices, *engines, wandb, hub, sandbox]
     with ThreadPoolExecutor(len(slow)) as pool:
         waiting = [pool.submit(check) for check in slow]
         quick = [python(), *map(package, PACKAGES), cores(), memory(), disk(Path.cwd())]
@@ -130,6 +130,17 @@ def optional_engine(module: str) -> Finding:
     program = IMPORTS.get(module, f"import {module}")
     state, text = _in_subprocess(f"{program}; print(getattr({module}, '__version__', 'unknown version'))")
     return Finding(module, state, text, "" if state == "ok" else ENGINES[module])
+
+
+def sandbox() -> Finding:
+    """Whether code that models write can be run apart from everything, and by which means: a program is run."""
+    from thinkrl.sandbox.execution import SandboxError
+    from thinkrl.sandbox.means import find_means
+
+    try:
+        return Finding("sandbox", "ok", find_means().name)
+    except SandboxError as error:
+        return Finding("sandbox", "missing", str(error), "recipes whose models run code need it; others do not")
 
 
 def _in_subprocess(program: str, seconds: float = IMPORT_SECONDS) -> tuple[State, str]:
