@@ -6,6 +6,7 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -139,7 +140,7 @@ def test_ctrl_c_ends_the_wait(
         if len(looks) == 2:
             os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(reuse.time, "sleep", look)
+    monkeypatch.setattr(reuse, "time", SimpleNamespace(sleep=look))
     with pytest.raises(KeyboardInterrupt, match="before stage 'count'"):
         start("a", {"count": counting()})
     assert done == []
