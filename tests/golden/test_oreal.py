@@ -1,5 +1,6 @@
 """OREAL (arXiv 2502.06781): leave-one-out advantages, pairs, token weights, a whole step through the real learner."""
 
+import json
 import math
 from functools import cache
 from pathlib import Path
@@ -275,3 +276,32 @@ def test_a_judge_is_heard_where_the_rule_finds_nothing_right(tmp_path: Path) -> 
     assert [row["reward"] for row in found] == [1.0, 1.0, -1.0, -1.0]
     assert [row["verdict"] for row in found] == ["correct", "correct", "wrong", "wrong"]
     assert found[1]["notes"] == ["outcome: right, says the judge"]
+
+
+@pytest.mark.parametrize(
+    ("response", "reward"),
+    [
+        ("<think>\\boxed{4}</think>no: \\boxed{5}", -1.0),
+        ("<think>\\boxed{5}</think>**Final Answer** The answer is 4.", 1.0),
+        ("it is 7 <conclude> 4", 1.0),
+        ("\\boxed{x = 4}", 1.0),
+        ("I do not know", -1.0),
+    ],
+)
+def test_the_conclusion_is_judged(tmp_path: Path, response: str, reward: float) -> None:
+    line = lines(1, 1)[0] | {"response": response}
+    assert score(tmp_path, [line], "oreal/paper")[0]["reward"] == reward
+
+
+def test_the_paper_form_repeats_prompts_by_their_stored_pass_rate(tmp_path: Path) -> None:
+    file = tmp_path / "prompts.jsonl"
+    rates = [0.0, 0.2, 0.59, 0.79, 0.8]
+    rows = [{"question": str(rate), "gold_answer": "4", "pass_rate": rate} for rate in rates]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = f"data={{_target_: thinkrl.data.files.FilePrompts, path: {file}, schema: {{answer: gold_answer}}}}"
+    composed = compose("oreal/paper", [data])
+    stage = build(Experiment, composed.tree, composed).stages["grpo"]
+    assert isinstance(stage, GRPO)
+    asked = [prompt.messages[-1].content for prompt in stage.prompts.prompts()]
+    assert [asked.count(str(rate)) for rate in rates] == [6, 4, 4, 2, 0]
+    assert (stage.steps, stage.companion_steps, stage.algorithm.needs_reference) == (90, 10, True)
