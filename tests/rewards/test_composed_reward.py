@@ -409,7 +409,9 @@ def test_shipped_rewards_build_and_score(path: Path, tmp_path: Path) -> None:
     composed = build(Reward, tree.tree["reward"], tree, "reward")
     groups = ["g", "h"] if path.stem == "cross_vote" else None  # a question and its twin
     texts = ["<think>3 + 4 = 7</think><answer>\\boxed{7}</answer>", "8"]
-    result = composed.score(batch(texts, groups), RewardContext())
+    numbers = [name for name, reading in composed.signals().items() if reading.signal.shape == "number"]
+    signals = {name: np.asarray([0.75, 0.25]) for name in numbers}
+    result = composed.score(batch(texts, groups), RewardContext(signals=signals))
     assert result.kept.all()
     if "correctness" in composed.terms:
         assert result.verdicts == (Verdict.CORRECT, Verdict.WRONG)

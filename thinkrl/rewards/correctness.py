@@ -53,3 +53,18 @@ class Correctness(RewardTerm):
             verdicts=tuple(grade.verdict for grade in grades),
             notes=tuple(grade.note for grade in grades),
         )
+
+
+@dataclass(frozen=True)
+class AnswerFound(RewardTerm):
+    """1 where the extractor finds an answer, right or wrong, else 0; as a gate, it keeps what has no answer unpaid."""
+
+    reads_tokens: ClassVar[bool] = False
+
+    extractor: AnswerExtractor = field(default_factory=AnswerExtractor)
+    """Finds the answer in the response."""
+
+    def score(self, rollouts: Rollouts, context: RewardContext) -> Scores:
+        """0 or 1 per response."""
+        found = [self.extractor.extract(text) is not None for text in rollouts.texts]
+        return Scores(np.asarray(found, dtype=np.float64), notes=tuple("" if one else "no answer" for one in found))

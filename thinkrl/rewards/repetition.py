@@ -1,6 +1,6 @@
 """Does a text go round in circles?"""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Hashable, Sequence
 from itertools import pairwise
 
@@ -34,3 +34,12 @@ def repetition_start(tokens: Sequence[Hashable]) -> int:
                 return start
             long_grams.add(long_gram)
     return count
+
+
+def repeated_share(words: Sequence[Hashable], n: int) -> float:
+    """Different n-grams that stand more than once, over all n-grams; 0 in a text of fewer than n words.
+
+    The repetition ratio of arXiv 2505.22653, with n = 20.
+    """
+    grams = Counter(tuple(words[start : start + n]) for start in range(len(words) - n + 1))
+    return sum(count > 1 for count in grams.values()) / grams.total() if grams else 0.0

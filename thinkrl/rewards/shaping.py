@@ -144,3 +144,37 @@ class LengthBudget:
                 budget = self.slack * lengths[passing].mean()
                 shaped[paid] = values[paid] * np.minimum(1.0, budget / np.maximum(lengths[paid], 1.0))
         return shaped
+
+
+@dataclass(frozen=True)
+class LowValueBonus:
+    """min(v + a b, most) where v < tau, else v; b is the value of the term `by`.
+
+    The calibration of "On the Noisy Rewards in Learning to Reason" (arXiv 2505.22653): where a reward model is not
+    convinced, a little of a reward for patterns of thinking (`PhraseReward`) makes up for the good responses that it
+    misses. Where v is below `most`, which is at least tau, none is lowered.
+    """
+
+    reads_tokens: ClassVar[bool] = False
+
+    by: str
+    """The term that is added; one with weight 0 counts for nothing else."""
+    below: float = 0.5
+    """tau, below which values are raised; one at tau is not."""
+    scale: float = 0.1
+    """a."""
+    most: float = 1.0
+    """Greatest value that raising leads to."""
+
+    def __post_init__(self) -> None:
+        if not self.below <= self.most:
+            raise ValueError(f"most must be at least below, got {self.most} and {self.below}")
+
+    def reads_terms(self) -> tuple[str, ...]:
+        """The term that is added."""
+        return (self.by,)
+
+    def shape(self, values: NDArray[np.float64], rollouts: Rollouts, context: RewardContext) -> NDArray[np.float64]:
+        """Low values raised; a response for which `by` has no number keeps its value."""
+        added = self.scale * np.nan_to_num(context.scores[self.by].values)
+        return np.where(values < self.below, np.minimum(values + added, self.most), values)
