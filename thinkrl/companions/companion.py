@@ -6,7 +6,8 @@ neither knows the other.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -28,6 +29,7 @@ class CompanionStart:
     an earlier stage made, by that stage's name (`previous` and `base` as for `Stage.model_from`); None for the base
     model. total_steps: steps of the stage. seed: the run's. sampler: draws from the policy as it is at each step, for
     companions that ask it more; spec: how the stage's own responses are drawn. stage: its name, for random streams.
+    folder: the stage's own place, for what is worth keeping; closing: closed when the stage ends.
     """
 
     policy: Policy
@@ -38,6 +40,8 @@ class CompanionStart:
     sampler: Sampler
     spec: SamplingSpec
     stage: str
+    folder: Path | None = None
+    closing: ExitStack = field(default_factory=ExitStack)
 
 
 class Companion(Protocol):

@@ -103,7 +103,9 @@ class StageContext:
             artifact = self.model_artifact(model_from)
             return artifact.path if artifact else None
 
-        start = CompanionStart(policy, self.model, weights, total_steps, self.seed, sampler, spec, self.name)
+        start = CompanionStart(
+            policy, self.model, weights, total_steps, self.seed, sampler, spec, self.name, self.folder, self.opened
+        )
         return Companions.open(sources, start)
 
     def score(
