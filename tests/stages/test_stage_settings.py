@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from thinkrl.companions.opened import Companions
 from thinkrl.grading.verdict import Verdict
 from thinkrl.parallel.ranks import Ranks
 from thinkrl.rewards.result import RewardResult
 from thinkrl.rewards.schedules import progress
+from thinkrl.rollouts.signals import Signal
 from thinkrl.rollouts.store import Rollouts
 from thinkrl.sampling.sampler import SamplingSpec
 from thinkrl.stages.context import StageContext
@@ -24,7 +26,7 @@ NONE: Any = None
 
 
 def algorithm(**methods: Any) -> Any:
-    return SimpleNamespace(minibatches=1, updates_per_batch=1, needs_reference=False, **methods)
+    return SimpleNamespace(advantage=None, minibatches=1, updates_per_batch=1, needs_reference=False, **methods)
 
 
 def make_grpo(**fields: Any) -> GRPO:
@@ -72,6 +74,22 @@ def test_grpo_refuses_more_minibatches_than_prompts() -> None:
         make_grpo(algorithm=many, prompts_per_step=2)
 
 
+def test_grpo_refuses_a_signal_that_nothing_supplies() -> None:
+    judged = Signal("judged", "how good the thinking is")
+    many = algorithm()
+    many.advantage = SimpleNamespace(signals=lambda: (judged,))
+    reward = SimpleNamespace(signals=dict)
+    with pytest.raises(ValueError, match=r"must supply the signal 'judged', read by advantage: how good the thinking"):
+        make_grpo(algorithm=many, reward=reward)
+    supplying = SimpleNamespace(supplies=lambda: (judged,))
+    make_grpo(algorithm=many, reward=reward, companions={"judge": supplying})
+
+
+def test_the_policy_learns_in_some_step() -> None:
+    with pytest.raises(ValueError, match="companion_steps must be 0 or more and below steps, got 3"):
+        make_grpo(steps=3, companion_steps=3)
+
+
 @pytest.mark.parametrize("kind", ["grpo", "rejection_sampling"])
 def test_schedules_run_from_the_first_step_to_the_last(
     kind: str, rollouts: Rollouts, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -90,13 +108,14 @@ def test_schedules_run_from_the_first_step_to_the_last(
     parts: dict[str, Any] = {
         "prompts": SimpleNamespace(prompts=lambda: [SimpleNamespace(prompt_id=str(i)) for i in range(3)]),
         "environment": SimpleNamespace(rollout=lambda *_, **__: rollouts),
-        "reward": SimpleNamespace(score=score),
+        "reward": SimpleNamespace(score=score, signals=dict),
         "sampler": SimpleNamespace(open=lambda _: SimpleNamespace(sync=lambda version: "")),
         "prompts_per_step": 1,
     }
     context: Any = SimpleNamespace(
         load_policy=lambda *_, **__: SimpleNamespace(),
         open_sampler=lambda source, policy: source.open(policy),
+        open_companions=lambda *_: Companions({}),
         resume=lambda *_: RunState(0),
         score=partial(StageContext.score, SimpleNamespace(ranks=Ranks())),
         save_policy=lambda *_: tmp_path,
