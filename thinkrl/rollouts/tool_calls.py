@@ -46,6 +46,11 @@ class ToolSyntax:
         """Whether a turn ends its call: a tool is then to answer."""
         return self.call_end in turn
 
+    def policy_turns(self, text: str) -> list[str]:
+        """What the policy wrote of a response, turn by turn: what a tool says follows the end of a call."""
+        opening, closing = re.escape(self.response_start.strip()), re.escape(self.response_end.strip())
+        return re.split(rf"(?<={re.escape(self.call_end)})\s*{opening}.*?{closing}\n?", text, flags=re.DOTALL)
+
     def read_call(self, turn: str) -> ToolCall:
         """The one call of a turn. Raises ToolCallError, with the reason, where it is none or not well formed."""
         blocks = re.findall(f"{re.escape(self.call_start)}(.*?){re.escape(self.call_end)}", turn, re.DOTALL)
