@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 import torch
 from tiny_policy import make_rollouts, tiny_policy
+from transformers import AutoModelForSequenceClassification
 
 from thinkrl.algorithms.types import LossOutputs, SumCount
 from thinkrl.learning.value_model import ValueLearner, ValueModel, last_tokens, value_paths
-from thinkrl.models.heads import HEAD, scalar_model
+from thinkrl.models.heads import HEAD, load_scalar_model, scalar_model
+from thinkrl.models.saving import save_policy
+from thinkrl.models.tiny import TinyModel
 
 FAMILIES = ["llama", "mistral", "qwen2", "qwen3"]
 
@@ -139,3 +142,79 @@ def test_last_tokens_ask_for_one_value_a_response():
     ends = rollouts.token_ids.offsets[1:] - 1
     assert np.flatnonzero(~np.isnan(found)).tolist() == ends.tolist()
     assert found[ends] == pytest.approx(everywhere.values[ends], abs=1e-5)
+
+
+def pairs_of_neighbours(rollouts):
+    """Bradley-Terry: responses 0, 2, 4, ... are preferred to 1, 3, 5, ..., by the value of the last token."""
+
+    def loss(values, columns):
+        rows = rollouts.token_ids.row_ids[columns]
+        assert rows.tolist() == list(range(len(rollouts)))
+        losses = -torch.nn.functional.logsigmoid(values[0::2] - values[1::2])
+        return LossOutputs(SumCount(losses.sum(), float(len(losses))))
+
+    return loss
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"share_prompts": False, "micro_batch_tokens": 1}, {"row_tokens": 16, "micro_batch_tokens": 16}],
+    ids=str,
+)
+def test_a_loss_of_pairs_has_its_gradient_however_pairs_are_packed(settings):
+    """Against autograd through transformers' own forward pass over one response after the other."""
+    rollouts = make_rollouts((3, 5), given=True)
+    value_model = opened(betas=(0.0, 0.999), max_gradient_norm=None, **settings)
+    module = value_model.model.module
+    paths = last_tokens(value_paths(rollouts, np.arange(len(rollouts)), "token"))
+    last = []
+    for row in range(len(rollouts)):
+        prompt = rollouts.groups[rollouts.group_index[row]].prompt_ids
+        end = np.flatnonzero(~np.isnan(rollouts.logprobs[row]))[-1] + 1
+        ids = torch.from_numpy(np.concatenate([prompt, rollouts.token_ids[row][:end]]).astype(np.int64))[None]
+        last.append(module.score(module.base_model(ids).last_hidden_state)[0, -1, 0])
+    plain = pairs_of_neighbours(rollouts)(torch.stack(last), np.sort(np.concatenate([path.columns for path in paths])))
+    wanted = dict(
+        zip(
+            (name for name, _ in module.named_parameters()),
+            torch.autograd.grad(plain.loss.total / plain.loss.count, list(module.parameters())),
+            strict=True,
+        )
+    )
+    report = value_model.learn(paths, pairs_of_neighbours(rollouts), joint=True)
+    assert report.loss == pytest.approx(float(plain.loss.total.detach()) / plain.loss.count, rel=1e-5)
+    moments = {
+        n.removeprefix("exp_avg/"): t for n, t in value_model.state().tensors.items() if n.startswith("exp_avg/")
+    }
+    assert moments.keys() == wanted.keys()
+    for name, gradient in wanted.items():
+        scale = float(gradient.abs().max()) or 1.0
+        assert torch.allclose(moments[name] / scale, gradient / scale, atol=2e-5), name
+
+
+def test_a_joint_step_without_a_path_changes_nothing():
+    value_model, rollouts = opened(), make_rollouts((2,))
+    report = value_model.learn([], pairs_of_neighbours(rollouts), joint=True)
+    assert (report.loss, report.version) == (0.0, 1)
+
+
+def test_a_folder_loads_again_to_the_same_values_and_in_plain_transformers(tmp_path):
+    policy = TinyModel(hidden=32, intermediate=48, layers=2, heads=2, kv_heads=2).load(for_training=True, seed=4)
+    rollouts = make_rollouts()
+    value_model = ValueLearner(learning_rate=0.01).open(scalar_model(policy, for_training=True), 10)
+    for _ in range(3):
+        value_model.update(rollouts, np.arange(len(rollouts)), squared(np.ones(len(rollouts.token_ids.values))))
+    folder = save_policy(value_model.model, tmp_path / "values", value_model.model.masters)
+    again = load_scalar_model(folder, dtype="float32", for_training=False)
+    weights = dict(again.module.named_parameters())
+    assert weights.keys() == value_model.model.masters.keys()
+    assert all(torch.equal(weights[name], master) for name, master in value_model.model.masters.items())
+    expected = value_model.values(rollouts, "token").values
+    found = ValueLearner().open(again, 1).values(rollouts, "token").values
+    assert found == pytest.approx(expected, rel=1e-6, abs=1e-7, nan_ok=True)
+    plain = AutoModelForSequenceClassification.from_pretrained(folder)
+    prompt = rollouts.groups[rollouts.group_index[0]].prompt_ids
+    ids = torch.from_numpy(np.concatenate([prompt, rollouts.token_ids[0]]).astype(np.int64))[None]
+    with torch.no_grad():
+        found = float(plain(ids).logits[0, 0])
+    assert found == pytest.approx(float(expected[rollouts.token_ids.offsets[1] - 1]), rel=1e-5, abs=1e-6)

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from thinkrl.algorithms.types import LossOutputs, UpdateReport
+from thinkrl.algorithms.types import LossOutputs, SumCount, UpdateReport
 from thinkrl.learning.columns import Sums
 from thinkrl.learning.learner import LearnerState
 from thinkrl.learning.optimizer import MasterOptimizer
@@ -119,15 +119,18 @@ class ValueModel:
         """One optimizer step on the responses `rows` that have a sampled token."""
         return self.learn(value_paths(rollouts, rows, at), loss)
 
-    def learn(self, paths: Sequence[Path], loss: ValueLoss) -> UpdateReport:
+    def learn(self, paths: Sequence[Path], loss: ValueLoss, *, joint: bool = False) -> UpdateReport:
         """One optimizer step: the gradient of (sum of all losses) / (sum of all counts), however the paths are packed.
 
         Without a path the weights stay and the loss is 0; the version rises. A gradient that is not finite raises
         FloatingPointError and leaves the weights as they were.
+
+        joint: the loss of a response reads the values of others (pairs, ranks), so it is given all of them at once, in
+            the order of columns; where they take several passes, each is made once more for its gradient.
         """
         if self._optimizer is None:
             raise ValueError(f"{self.model.name} must be loaded for training to be learned on")
-        config, sums = self._config, Sums(0.0)
+        config, sums, batches = self._config, Sums(0.0), self._batches(paths)
         rate = learning_rate_at(
             self._version,
             self._total_steps,
@@ -136,8 +139,11 @@ class ValueModel:
             config.schedule,
             config.final_share,
         )
+        if joint and batches:
+            together, loss = self._jointly(batches, loss)
+            sums.add(together)
         try:
-            for rows in self._batches(paths):
+            for rows in batches:
                 outputs = loss(self._values(rows), _columns(rows))
                 sums.add(outputs)
                 self._optimizer.backward(outputs.loss.total, outputs.loss.count)
@@ -162,6 +168,25 @@ class ValueModel:
         if self._optimizer is not None:
             self._optimizer.load_state(int(str(state.values["optimizer_steps"])), state.tensors)
             self._version = int(str(state.values["version"]))
+
+    def _jointly(self, batches: Sequence[Sequence[Row]], loss: ValueLoss) -> tuple[LossOutputs, ValueLoss]:
+        """The loss L of all values, and for each micro-batch one with its gradient, sum_t v_t dL/dv_t, and no count."""
+        with torch.no_grad():
+            values = torch.cat([self._values(rows) for rows in batches])
+        columns = np.concatenate([_columns(rows) for rows in batches])
+        order = np.argsort(columns)
+        leaves = values[torch.from_numpy(order).to(values.device)].requires_grad_()
+        outputs = loss(leaves, columns[order])
+        outputs.loss.total.backward()  # type: ignore[no-untyped-call]
+        assert leaves.grad is not None
+        slopes = leaves.grad
+
+        def part(values: Tensor, own: NDArray[np.int64]) -> LossOutputs:
+            places = torch.from_numpy(np.searchsorted(columns[order], own)).to(values.device)
+            total = (values * slopes[places]).sum()
+            return LossOutputs(SumCount(total - total.detach(), 0.0))  # the sum of losses is known already
+
+        return outputs, part
 
     def _values(self, rows: Sequence[Row]) -> Tensor:
         """One value for each column of `rows`, float32 [m]."""
