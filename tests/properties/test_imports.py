@@ -25,6 +25,9 @@ BELOW = {
     "benchmarks": {"environments", "sampling", "models", "data", "grading", "rollouts", "config"},
 }
 BELOW["companions"] = {"probes", "algorithms", "rewards", "learning", "sampling", "models", "rollouts", "config"}
+BELOW["judges"] = {"sampling", "models", "data", "grading", "rollouts", "tracking", "config"}
+BELOW["companions"] |= {"judges", "environments", "grading"}
+BELOW["companions"] |= {"data", "grading"}
 BELOW["probes"] = {"algorithms", "sampling", "models", "rollouts", "config"}
 BELOW["reproduction"] = {"benchmarks", "tracking", "rollouts", "config"}
 BELOW["reports"] = {"reproduction", *BELOW["reproduction"]}

@@ -7,7 +7,7 @@ from typing import Literal
 
 from thinkrl.config.component import ConfigError
 
-Kind = Literal["model", "traces", "result"]
+Kind = Literal["model", "traces", "pairs", "result", "reward_model"]
 
 BASE = "base"
 """Names the recipe's base model where a stage's name could stand."""
@@ -26,7 +26,7 @@ class Artifact:
 
 @dataclass(frozen=True)
 class FromStage:
-    """Takes the traces that an earlier stage wrote, by the stage's name."""
+    """Takes what an earlier stage wrote, traces or pairs, by the stage's name."""
 
     stage: str
     """Name of the stage, as written in the recipe."""
@@ -54,6 +54,8 @@ def model_stage(produced: Mapping[str, Mapping[str, Artifact]], model_from: str)
 
 
 def model_artifact(produced: Mapping[str, Mapping[str, Artifact]], model_from: str) -> Artifact | None:
-    """The model that `model_from` names; None for the base model."""
+    """The model that `model_from` names, a stage's policy or its reward model; None for the base model."""
     stage = model_stage(produced, model_from)
-    return None if stage is None else find_artifact(produced, stage, "model")
+    if stage is None:
+        return None
+    return produced.get(stage, {}).get("reward_model") or find_artifact(produced, stage, "model")

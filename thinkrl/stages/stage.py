@@ -40,5 +40,6 @@ class Stage(ABC):
         """About how long the stage takes, in sampled tokens of that time; for the time left of a pipeline only."""
 
     def needs(self) -> tuple[tuple[str, Kind], ...]:
-        """Artifacts of earlier stages that this stage reads, besides the policy."""
-        return ()
+        """Artifacts of earlier stages that this stage reads, besides the policy: those of its companions."""
+        companions: Mapping[str, object] = getattr(self, "companions", {})
+        return tuple(need for companion in companions.values() for need in getattr(companion, "needs", tuple)())
