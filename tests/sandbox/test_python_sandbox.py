@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from thinkrl.sandbox import means as means_room
+from thinkrl.sandbox import prepared
 from thinkrl.sandbox.execution import Execution, Limit, SandboxError, limit_of
 from thinkrl.sandbox.means import Means, find_means
 from thinkrl.sandbox.python_sandbox import PythonSandbox
@@ -122,6 +123,17 @@ def test_where_nothing_works_the_refusal_says_what_is_missing(monkeypatch: pytes
         monkeypatch.setattr(means_room.sys, "platform", "darwin")
         with pytest.raises(SandboxError, match="it needs Linux, and this is darwin"):
             SANDBOX.run_all(["print(1)"])
+    finally:
+        monkeypatch.undo()
+        find_means.cache_clear()
+
+
+def test_where_processes_cannot_be_watched_nothing_is_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    find_means.cache_clear()
+    try:
+        monkeypatch.setattr(prepared, "_below", lambda pid: [])
+        with pytest.raises(SandboxError, match="cannot be seen in /proc"):
+            find_means()
     finally:
         monkeypatch.undo()
         find_means.cache_clear()

@@ -91,7 +91,13 @@ def find_means() -> Means:
     bubblewrap = shutil.which("bwrap") if os.geteuid() != 0 else None
     for means in [Means(bubblewrap)] * bool(bubblewrap) + [Means()]:
         try:
-            done = means.prepare(_PROBE).run("print(6 * 7)", Bounds(10.0, 10.0, 4096, 1 << 30))
+            first = means.prepare(_PROBE)
+            first.wait_ready()
+            if not first.watched():
+                first.close()
+                missing.append(f"{means.name}: its processes cannot be seen in /proc (CONFIG_PROC_CHILDREN, hidepid)")
+                continue
+            done = first.run("print(6 * 7)", Bounds(10.0, 10.0, 4096, 1 << 30))
             if (done.stdout, done.exit_code) == ("42\n", 0):
                 return means
             missing.append(f"{means.name}: a first program failed: {done.stderr.strip() or done}")

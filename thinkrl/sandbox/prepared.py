@@ -79,6 +79,10 @@ class Prepared:
             self.close()
             raise SandboxError(reason)
 
+    def watched(self) -> bool:
+        """Whether its processes can be seen from here, without which memory and time of all could not be limited."""
+        return self._used() != (0, 0)
+
     def run(self, program: str, bounds: Bounds) -> Execution:
         """Runs `program`, and ends the sandbox. Raises SandboxError where the sandbox itself fails."""
         self.wait_ready()
@@ -163,6 +167,13 @@ class Prepared:
 
     def _beyond(self, bounds: Bounds) -> Limit | None:
         """Whether all processes together use more than they may; each alone is held by the kernel."""
+        memory, ticks = self._used()
+        if memory > bounds.memory_bytes:
+            return Limit.MEMORY
+        return Limit.CPU if ticks / _TICKS > bounds.cpu_seconds + 1 else None
+
+    def _used(self) -> tuple[int, int]:
+        """Bytes of memory and clock ticks of processor time that all processes use, files' pages left out."""
         memory, ticks = 0, 0
         for pid in _below(self._process.pid):
             with contextlib.suppress(OSError, ValueError, IndexError):
@@ -170,9 +181,7 @@ class Prepared:
                 memory += 1024 * sum(int(line.split()[1]) for line in lines if line.startswith(("RssAnon", "RssShmem")))
                 fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
                 ticks += sum(map(int, fields[11:15]))
-        if memory > bounds.memory_bytes:
-            return Limit.MEMORY
-        return Limit.CPU if ticks / _TICKS > bounds.cpu_seconds + 1 else None
+        return memory, ticks
 
     def _last_words(self) -> str:
         """The last line that a sandbox which did not start wrote to its error stream."""
