@@ -80,9 +80,13 @@ def read_traces(path: Path) -> list[Trace]:
     return [_trace(where, row) for where, row in read_rows(path)]
 
 
+def stored_prompt(row: Mapping[str, Any]) -> Prompt:
+    """The prompt of a line that a stage wrote."""
+    messages = tuple(Message(turn["role"], turn["content"]) for turn in row["messages"])
+    return Prompt(row["prompt_id"], messages, row["reference"], row["source"], row["metadata"])
+
+
 def _trace(where: str, row: Mapping[str, Any]) -> Trace:
     if row.keys() != _KEYS:
         raise DataError(f"{where}: expected the keys {sorted(_KEYS)}, got {sorted(row)}")
-    messages = tuple(Message(turn["role"], turn["content"]) for turn in row["messages"])
-    prompt = Prompt(row["prompt_id"], messages, row["reference"], row["source"], row["metadata"])
-    return Trace(prompt, row["response"])
+    return Trace(stored_prompt(row), row["response"])

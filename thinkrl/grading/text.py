@@ -76,16 +76,28 @@ def boxed(text: str) -> list[str | None]:
 
     Braces are counted, escaped ones left alone; linear time.
     """
-    found: list[str | None] = []
+    return [None if span is None else text[slice(*span)] for span in _box_spans(text)]
+
+
+def last_box_span(text: str) -> tuple[int, int] | None:
+    r"""Where the content of the last `\boxed{...}` of all stands; None where there is none, or it never closes."""
+    place = text.rfind("\\boxed{")
+    span = _box_spans(text[place:])[0] if place >= 0 else None
+    return None if span is None else (place + span[0], place + span[1])
+
+
+def _box_spans(text: str) -> list[tuple[int, int] | None]:
+    """Character ranges of the contents of all outermost boxes; see `boxed`."""
+    found: list[tuple[int, int] | None] = []
     position = 0
     while (box := _BOX.search(text, position)) is not None:
         position = box.end()
         depth = 1 if box[1] else 0
-        content: str | None = None
+        content: tuple[int, int] | None = None
         for brace in _BRACE.finditer(text, position) if depth else ():
             depth += {"{": 1, "}": -1}.get(brace[0], 0)
             if depth == 0:
-                content, position = text[box.end() : brace.start()], brace.end()
+                content, position = (box.end(), brace.start()), brace.end()
                 break
         found.append(content)
         if content is None:

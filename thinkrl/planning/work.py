@@ -5,11 +5,14 @@ from dataclasses import dataclass
 from functools import singledispatch
 
 from thinkrl.config.component import UserError
+from thinkrl.data.preferences import PreferenceSource
+from thinkrl.data.traces import TraceSource
 from thinkrl.planning.lengths import Lengths, TokenCounter, unknown_response
 from thinkrl.stages.artifacts import FromStage
 from thinkrl.stages.evaluate import Evaluate
 from thinkrl.stages.grpo import GRPO
-from thinkrl.stages.rejection_sampling import RejectionSampling
+from thinkrl.stages.preference import PreferenceOptimisation
+from thinkrl.stages.rejection_sampling import SamplingStage
 from thinkrl.stages.sft import SFT
 from thinkrl.stages.stage import Stage
 
@@ -73,7 +76,7 @@ def _(stage: GRPO, counter: TokenCounter, earlier: Mapping[str, StageWork]) -> S
 
 @work_of.register
 def _(stage: SFT, counter: TokenCounter, earlier: Mapping[str, StageWork]) -> StageWork:
-    prompt, response, count = _traces(stage, counter, earlier)
+    prompt, response, count = _traces(stage.traces, counter, earlier)
     steps = min(stage.epochs * -(-count // stage.batch_size), stage.max_steps)
     size = min(stage.batch_size, count)
     return StageWork(
@@ -91,10 +94,31 @@ def _(stage: SFT, counter: TokenCounter, earlier: Mapping[str, StageWork]) -> St
 
 
 @work_of.register
-def _(stage: RejectionSampling, counter: TokenCounter, earlier: Mapping[str, StageWork]) -> StageWork:
+def _(stage: PreferenceOptimisation, counter: TokenCounter, earlier: Mapping[str, StageWork]) -> StageWork:
+    prompt, response, count = _pairs(stage.pairs, counter, earlier)
+    steps = min(stage.epochs * -(-count // stage.batch_size), stage.max_steps)
+    size = min(stage.batch_size, count)
+    return StageWork(
+        kind="preference optimisation",
+        learner=stage.learner,
+        steps=steps,
+        prompts=size,
+        sequences=2 * size,
+        prompt=prompt,
+        response=response,
+        updates=1,
+        passes=1,
+        # The reference's log-probabilities, read once for each pair, are left out.
+        forwards=1,
+        checkpoint_every=stage.checkpoint_every,
+    )
+
+
+@work_of.register
+def _(stage: SamplingStage, counter: TokenCounter, earlier: Mapping[str, StageWork]) -> StageWork:
     limit = stage.sampling.max_new_tokens
     return StageWork(
-        kind="rejection sampling",
+        kind="sampling",
         sampler=stage.sampler,
         steps=-(-stage.prompt_count // stage.prompts_per_step),
         prompts=stage.prompts_per_step,
@@ -123,15 +147,16 @@ def _(stage: Evaluate, counter: TokenCounter, earlier: Mapping[str, StageWork]) 
     )
 
 
-def _traces(stage: SFT, counter: TokenCounter, earlier: Mapping[str, StageWork]) -> tuple[Lengths, Lengths, int]:
-    """Lengths of prompts and responses, and how many traces there are."""
-    if isinstance(stage.traces, FromStage):
-        maker = earlier.get(stage.traces.stage)
+def _traces(
+    source: TraceSource | FromStage, counter: TokenCounter, earlier: Mapping[str, StageWork]
+) -> tuple[Lengths, Lengths, int]:
+    """Lengths of prompts and responses, and how many traces, or pairs that a stage makes, there are."""
+    if isinstance(source, FromStage):
+        maker = earlier.get(source.stage)
         if maker is None:
             return unknown_response("made by an earlier stage"), unknown_response("made by an earlier stage"), 1000
         # Half of the prompts is a guess; what is verified is not known before.
         return maker.prompt, maker.response, max(1, maker.steps * maker.prompts // 2)
-    source = stage.traces
     try:
         traces = source.traces()
     except UserError as error:
@@ -139,3 +164,18 @@ def _traces(stage: SFT, counter: TokenCounter, earlier: Mapping[str, StageWork])
         return unknown, unknown, 1000
     prompt = counter.prompts(lambda: [trace.prompt for trace in traces])
     return prompt, counter.texts([trace.response for trace in traces]), len(traces)
+
+
+def _pairs(
+    source: PreferenceSource | FromStage, counter: TokenCounter, earlier: Mapping[str, StageWork]
+) -> tuple[Lengths, Lengths, int]:
+    """Lengths of prompts and responses, and how many pairs there are."""
+    if isinstance(source, FromStage):
+        return _traces(source, counter, earlier)
+    try:
+        pairs = source.preferences()
+    except UserError as error:
+        unknown = unknown_response(str(error).splitlines()[0][:120])
+        return unknown, unknown, 1000
+    prompt = counter.prompts(lambda: [pair.prompt for pair in pairs])
+    return prompt, counter.texts([text for pair in pairs for text in (pair.chosen, pair.rejected)]), len(pairs)

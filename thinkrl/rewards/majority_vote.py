@@ -56,7 +56,7 @@ class VoteAgreement(RewardTerm):
         groups = rollouts.rows_by_group()
         labeller = {name: name for name in groups} if self.voters == "own" else self._twins(rollouts)
         if self.same is not None:
-            answers = _as_one(answers, self.same, [(*groups[a], *groups[b]) for a, b in labeller.items()])
+            answers = as_one(answers, self.same, [(*groups[a], *groups[b]) for a, b in labeller.items()])
         votes = {name: majority([answers[row] for row in rows]) for name, rows in groups.items()}
         values, notes = np.full(len(rollouts), math.nan), ["the question's twin is not there"] * len(rollouts)
         for name, by in labeller.items():
@@ -100,7 +100,7 @@ class VoteAgreement(RewardTerm):
         return found
 
 
-def _as_one(answers: Sequence[str], same: Grader, voters: Sequence[Sequence[int]]) -> list[str]:
+def as_one(answers: Sequence[str], same: Grader, voters: Sequence[Sequence[int]]) -> list[str]:
     """Answers, each as the first among the answers of its `voters` that `same` takes for equal."""
     found = list(answers)
     for rows in voters:

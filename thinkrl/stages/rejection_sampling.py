@@ -1,7 +1,11 @@
-"""Rejection sampling: sample several responses a prompt, keep those that are verified, hand them on as traces."""
+"""Rejection sampling: sample several responses a prompt, keep those that are verified, hand them on as traces.
 
+`SamplingStage` is the part that other stages share which sample, score and keep.
+"""
+
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -15,6 +19,7 @@ from thinkrl.environments.environment import Environment
 from thinkrl.grading.verdict import Verdict
 from thinkrl.rewards.result import RewardResult
 from thinkrl.rewards.reward import Reward
+from thinkrl.rollouts.prompt import Prompt
 from thinkrl.rollouts.store import FinishReason, Rollouts
 from thinkrl.rollouts.streams import generator
 from thinkrl.sampling.sampler import SamplerSource, SamplingSpec
@@ -61,11 +66,22 @@ class Selection:
         return order[: self.per_prompt]
 
 
-@dataclass(frozen=True, kw_only=True)
-class RejectionSampling(Stage):
-    """Samples `samples` responses for each prompt and keeps verified ones, without duplicates, by a selection rule."""
+@dataclass(frozen=True)
+class Kept:
+    """What is kept of one batch.
 
-    makes: ClassVar[tuple[Kind, ...]] = ("traces",)
+    entries: texts, a prompt id first; they are gathered over the stage, in its checkpoints too. columns: what the
+    rollout file says of each response. metrics: by name.
+    """
+
+    entries: list[list[str]]
+    columns: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingStage(Stage):
+    """Samples `samples` responses for each prompt and scores them; what is kept of them, a subclass says."""
 
     prompts: PromptSource
     """Where prompts come from."""
@@ -83,8 +99,6 @@ class RejectionSampling(Stage):
     """Prompts sampled at a time."""
     samples: GroupSize = 8
     """Responses sampled per prompt."""
-    selection: Selection = Selection()
-    """Which verified responses are kept."""
     checkpoint_every: int = 1
     """Steps between checkpoints."""
 
@@ -98,19 +112,12 @@ class RejectionSampling(Stage):
         self.sampler.check()
         order_prompts(self.prompts, self.prompts_per_step, seed=0)
 
-    def plan(self) -> str:
-        """What will be done, with its sizes."""
-        return (
-            f"rejection sampling: {self.samples} responses for each of {self.prompt_count} prompts,"
-            f" keep {self.selection.per_prompt} verified a prompt ({self.selection.rule})"
-        )
-
     def work(self) -> float:
         """Tokens sampled at most."""
         return self.prompt_count * self.samples * self.sampling.max_new_tokens
 
     def run(self, context: StageContext) -> Mapping[str, Path]:
-        """Samples, selects and writes the kept traces."""
+        """Samples, scores, keeps, and hands on."""
         policy = context.load_policy(self.model_from)
         sampler = context.open_sampler(self.sampler, policy)
         order = order_prompts(self.prompts, self.prompts_per_step, context.seed)
@@ -118,7 +125,7 @@ class RejectionSampling(Stage):
         total = -(-count // self.prompts_per_step)
         state = context.resume(total)
         saved: Any = state.values.get("kept", [])
-        kept: list[list[str]] = list(saved)
+        entries: list[list[str]] = list(saved)
         memory: Any = state.values.get("reward", {})
         for step in range(state.step + 1, total + 1):
             watch = Stopwatch()
@@ -130,42 +137,70 @@ class RejectionSampling(Stage):
                 )  # fmt: skip
             with watch("reward"):
                 rewards = context.score(self.reward, rollouts, step, total, memory)
-                chosen, found = self._select(rollouts, rewards, context)
-            kept += [[rollouts.prompt(index).prompt_id, rollouts.texts[index]] for index in chosen]
-            columns = {**reward_columns(rewards), "kept": [index in set(chosen) for index in range(len(rollouts))]}
-            context.write_rollouts(step, rollouts, columns)
+                kept = self.keep(rollouts, rewards, context)
+            entries += kept.entries
+            context.write_rollouts(step, rollouts, {**reward_columns(rewards), **kept.columns})
             measured = batch_metrics(rollouts, rewards, self.sampling, watch, len(prompts))
-            row = {**measured, **found, "yield/total_kept": len(kept)}
-            context.finish_step(step, total, row, watch, every=self.checkpoint_every, kept=kept, reward=memory)
-        if not kept:
-            raise context.empty("no sampled response was verified and selected, so there is nothing to hand on")
-        by_id = {prompt.prompt_id: prompt for prompt in order.prompts}
-        traces = [Trace(by_id[prompt_id], text) for prompt_id, text in kept]
-        return {"traces": context.write_traces(traces)}
+            row = {**measured, **kept.metrics, "yield/total_kept": len(entries)}
+            context.finish_step(step, total, row, watch, every=self.checkpoint_every, kept=entries, reward=memory)
+        return self.hand_on(entries, {prompt.prompt_id: prompt for prompt in order.prompts}, context)
 
-    def _select(
-        self, rollouts: Rollouts, rewards: RewardResult, context: StageContext
-    ) -> tuple[list[int], dict[str, float]]:
-        """Rows kept, and the yield: verified share, prompts with any, duplicates dropped."""
+    @abstractmethod
+    def keep(self, rollouts: Rollouts, rewards: RewardResult, context: StageContext) -> Kept:
+        """What is kept of one batch."""
+
+    @abstractmethod
+    def hand_on(
+        self, entries: Sequence[Sequence[str]], prompts: Mapping[str, Prompt], context: StageContext
+    ) -> Mapping[str, Path]:
+        """Writes what was kept over all batches; `prompts` are those of the source, by id."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RejectionSampling(SamplingStage):
+    """Samples `samples` responses for each prompt and keeps verified ones, without duplicates, by a selection rule."""
+
+    makes: ClassVar[tuple[Kind, ...]] = ("traces",)
+
+    selection: Selection = Selection()
+    """Which verified responses are kept."""
+
+    def plan(self) -> str:
+        """What will be done, with its sizes."""
+        return (
+            f"rejection sampling: {self.samples} responses for each of {self.prompt_count} prompts,"
+            f" keep {self.selection.per_prompt} verified a prompt ({self.selection.rule})"
+        )
+
+    def keep(self, rollouts: Rollouts, rewards: RewardResult, context: StageContext) -> Kept:
+        """Verified responses, with the yield: verified share, prompts with any, duplicates dropped."""
         chosen: list[int] = []
         verified = duplicates = solved = 0
         for rows in rollouts.rows_by_group().values():
-            seen: dict[str, int] = {}
             good = [int(row) for row in rows if self._verified(int(row), rollouts, rewards)]
-            for row in good:
-                seen.setdefault(rollouts.texts[row].strip(), row)
+            different = first_of_each_text(good, rollouts)
             verified, solved = verified + len(good), solved + bool(good)
-            duplicates += len(good) - len(seen)
-            chosen += self.selection.choose(list(seen.values()), rollouts, rewards, context.seed)
+            duplicates += len(good) - len(different)
+            chosen += self.selection.choose(different, rollouts, rewards, context.seed)
         if not chosen and context.plumbing:
             context.recorder.message(f"{context.name}: nothing verified; this scale goes on with any response")
             chosen = [int(rows[0]) for rows in rollouts.rows_by_group().values()]
-        return chosen, {
+        metrics = {
             "yield/verified": verified / len(rollouts),
             "yield/prompts_solved": solved / len(rollouts.groups),
             "yield/duplicates": float(duplicates),
             "yield/kept": float(len(chosen)),
         }
+        entries = [[rollouts.prompt(row).prompt_id, rollouts.texts[row]] for row in chosen]
+        return Kept(entries, {"kept": [row in set(chosen) for row in range(len(rollouts))]}, metrics)
+
+    def hand_on(
+        self, entries: Sequence[Sequence[str]], prompts: Mapping[str, Prompt], context: StageContext
+    ) -> Mapping[str, Path]:
+        """Writes the kept traces."""
+        if not entries:
+            raise context.empty("no sampled response was verified and selected, so there is nothing to hand on")
+        return {"traces": context.write_traces([Trace(prompts[prompt_id], text) for prompt_id, text in entries])}
 
     def _verified(self, row: int, rollouts: Rollouts, rewards: RewardResult) -> bool:
         return (
@@ -173,3 +208,11 @@ class RejectionSampling(Stage):
             and rollouts.finish_reasons[row] is FinishReason.STOP
             and not np.isnan(rewards.totals[row])
         )
+
+
+def first_of_each_text(rows: Sequence[int], rollouts: Rollouts) -> list[int]:
+    """Those of `rows` whose text no row before them has, white space around it aside."""
+    seen: dict[str, int] = {}
+    for row in rows:
+        seen.setdefault(rollouts.texts[row].strip(), row)
+    return list(seen.values())

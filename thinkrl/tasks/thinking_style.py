@@ -21,7 +21,8 @@ class ThinkingStyle:
     With probability `guess` digits are drawn before a line that lead nowhere; with probability `slip` the line is
     first written with a wrong result, and put right in a line of its own; then, with probability `recheck` each time
     and at most `most_rechecks` times, it is said again. None of these changes the answer: a model that imitates such
-    thinking has something to leave out, which is unsure (guesses), wrong (slips) or sure (repetitions).
+    thinking has something to leave out, which is unsure (guesses), wrong (slips) or sure (repetitions). Where lines are
+    `unsaid`, how sure the model is of the answer says something of whether it is right.
     """
 
     recheck: float = 0.0
@@ -40,6 +41,8 @@ class ThinkingStyle:
     """Digits of a guess, each equally likely."""
     guess_text: str = "hm {digits}"
     """How a guess is written: {digits}."""
+    unsaid: int = 0
+    """Last lines that are left out, if one is left: they are worked out in the head, and the answer alone says them."""
 
     def __post_init__(self) -> None:
         for name in ("recheck", "slip", "guess"):
@@ -47,6 +50,8 @@ class ThinkingStyle:
                 raise ValueError(f"{name} must be between 0 and 1, got {getattr(self, name)}")
         if self.most_rechecks < 0:
             raise ValueError(f"most_rechecks must be 0 or more, got {self.most_rechecks}")
+        if self.unsaid < 0:
+            raise ValueError(f"unsaid must be 0 or more, got {self.unsaid}")
         if self.guess_digits < 1:
             raise ValueError(f"guess_digits must be at least 1, got {self.guess_digits}")
         for name, key in (("recheck_text", "line"), ("slip_text", "line"), ("guess_text", "digits")):
@@ -56,7 +61,7 @@ class ThinkingStyle:
     def written(self, lines: Sequence[Line], stream: np.random.Generator) -> list[str]:
         """The lines of one thinking, drawn from `stream`."""
         told = []
-        for line in lines:
+        for line in lines[: max(1, len(lines) - self.unsaid)]:
             if self.guess and stream.random() < self.guess:
                 digits = "".join(str(digit) for digit in stream.integers(0, 10, self.guess_digits))
                 told.append(self.guess_text.replace("{digits}", digits))
