@@ -51,7 +51,7 @@ def serve(settings: Mapping[str, Any], control: int, status: int) -> int:
         return _become(source, settings)
     for stream in (1, 2):
         os.close(stream)
-    found = _attend(child, control)
+    found = _attend(child, control, status, settings["disk_files"])
     if found is not None:
         code, usage = found
         told = {"code": code, "cpu_seconds": usage.ru_utime + usage.ru_stime}
@@ -71,8 +71,9 @@ def _receive(control: int) -> bytes | None:
     return received[_LENGTH_BYTES:]
 
 
-def _attend(child: int, control: int) -> tuple[int, resource.struct_rusage] | None:
-    """Waits for the child, and takes the remains of other processes; None where nobody waits for the outcome."""
+def _attend(child: int, control: int, status: int, most_files: int) -> tuple[int, resource.struct_rusage] | None:
+    """Waits for the child, and takes the remains of other processes; None where nobody waits for the outcome, and
+    where there are more files than may be, which bubblewrap does not limit."""
     ends = select.poll()
     ends.register(control, select.POLLHUP)
     ends.register(os.pidfd_open(child), select.POLLIN)
@@ -80,12 +81,20 @@ def _attend(child: int, control: int) -> tuple[int, resource.struct_rusage] | No
         ready = ends.poll(_POLL_MILLISECONDS)
         if any(descriptor == control for descriptor, _ in ready):
             return None
+        if any(_files(folder) > most_files for folder in (SCRATCH, "/dev/shm")):
+            os.write(status, b'{"limit": "disk"}\n')
+            return None
         while True:
             found, code, usage = os.wait4(-1, os.WNOHANG)
             if found == child:
                 return os.waitstatus_to_exitcode(code), usage
             if found == 0:
                 break
+
+
+def _files(folder: str) -> int:
+    counts = os.statvfs(folder)
+    return counts.f_files - counts.f_ffree
 
 
 def _become(source: bytes, settings: Mapping[str, Any]) -> int:

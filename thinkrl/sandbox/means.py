@@ -49,7 +49,10 @@ _ADVICE = (
 
 @dataclass(frozen=True)
 class Means:
-    """A way to make sandboxes that works here. `bubblewrap`: its program, where that makes the namespaces."""
+    """A way to make sandboxes that works here. `bubblewrap`: its program, where that makes the namespaces.
+
+    Under bubblewrap a program can load libraries that it wrote itself; it may do no more with them than without.
+    """
 
     bubblewrap: str | None = None
 

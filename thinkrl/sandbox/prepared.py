@@ -102,6 +102,8 @@ class Prepared:
             told = json.loads(streams[2])
         except ValueError as error:
             raise SandboxError(f"a sandbox ended without saying how: {stderr[-500:] or 'no output'}") from error
+        if "limit" in told:
+            return Execution(stdout, stderr, None, limit=Limit(told["limit"]), seconds=seconds)
         code = int(told["code"])
         return Execution(
             stdout,
