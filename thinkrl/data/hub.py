@@ -11,6 +11,7 @@ from typing import Any, Literal
 from thinkrl.config.component import PromptCount
 from thinkrl.data.rows import USUAL, RowReader, RowSchema
 from thinkrl.data.source import DataError, check_template
+from thinkrl.data.traces import Trace
 from thinkrl.rollouts.prompt import Prompt
 
 _FETCHES: ContextVar[bool] = ContextVar("fetches", default=True)
@@ -67,9 +68,10 @@ class HubPrompts:
         """Downloads or opens the split. Raises DataError when it cannot be reached or read."""
         source = f"{self.dataset.replace('/', '-')}-{self.split}"
         reader = RowReader(self.schema, source, self.system, self.template)
-        return [row.prompt for row in reader.read(self._rows(), self.size)]
+        return [row.prompt for row in reader.read(self.rows(), self.size)]
 
-    def _rows(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    def rows(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        """Pairs of (where, row) as the split holds them. Raises DataError when it cannot be reached."""
         if not _FETCHES.get() and not self.files and not in_hub_cache("dataset", self.dataset):
             raise DataError(f"{self.dataset} is not on this machine yet")
         # Imported here: it takes seconds, and composing a configuration must not.
@@ -91,3 +93,24 @@ class HubPrompts:
             ) from error
         for number in range(len(table)):
             yield f"{self.dataset} {self.split} row {number}", table[number]
+
+
+@dataclass(frozen=True)
+class HubTraces:
+    """Traces of one split of a Hub data set: prompts with the responses that its rows hold."""
+
+    source: HubPrompts
+    """The split, and which of its columns are prompt and response."""
+
+    def traces(self) -> Sequence[Trace]:
+        """Downloads or opens the split. Raises DataError for a row without a response."""
+        split = self.source
+        reader = RowReader(
+            split.schema, f"{split.dataset.replace('/', '-')}-{split.split}", split.system, split.template
+        )
+        found = []
+        for number, row in enumerate(reader.read(split.rows(), split.size)):
+            if row.response is None:
+                raise DataError(f"{split.dataset} {split.split} row {number} has no response to learn from")
+            found.append(Trace(row.prompt, row.response))
+        return found

@@ -89,7 +89,7 @@ class RowReader:
         kind = self._kind(row)
         if kind == "question_answer":
             return self._question_answer(number, row)
-        turns = _turns(_at(row, self.schema.messages if kind == "messages" else self.schema.prompt))
+        turns = read_turns(_at(row, self.schema.messages if kind == "messages" else self.schema.prompt))
         response: str | None = None
         if kind == "prompt_completion":
             response = _completion(_at(row, self.schema.completion, missing=None))
@@ -155,7 +155,8 @@ def _at(row: Mapping[str, Any], column: str, missing: Any = _REQUIRED) -> Any:
     return value
 
 
-def _turns(value: Any) -> tuple[Message, ...]:
+def read_turns(value: Any) -> tuple[Message, ...]:
+    """A text, which is a user's turn, or a list of turns with role and content. Raises ValueError for anything else."""
     if isinstance(value, str):
         return (Message("user", value),)
     if not isinstance(value, list | tuple) or not value:
@@ -177,7 +178,7 @@ def _message(turn: Any) -> Message:
 def _completion(value: Any) -> str | None:
     if value is None or isinstance(value, str):
         return value
-    turns = _turns(value)
+    turns = read_turns(value)
     if len(turns) != 1 or turns[0].role != "assistant":
         raise ValueError("a completion must be text or one assistant turn")
     return turns[0].content
