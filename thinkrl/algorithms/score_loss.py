@@ -4,9 +4,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-
-Numbers = NDArray[np.float64]
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
 
 
 @dataclass(frozen=True)
@@ -26,26 +27,23 @@ class ScoreLoss:
         """Whether two responses to a prompt are compared."""
         return self.kind == "bradley_terry"
 
-    def losses(self, scores: Numbers, worth: Numbers) -> tuple[Numbers, Numbers]:
-        """Losses [n], or [n / 2] of pairs whose better and worse response stand in turn; and their slopes in s, [n]."""
+    def losses(self, scores: Tensor, worth: Tensor) -> Tensor:
+        """Losses of responses [n], or of pairs, whose better and worse response stand in turn, [n / 2]."""
         if self.kind == "squared":
-            return (scores - worth) ** 2, 2 * (scores - worth)
+            return (scores - worth) ** 2
         if self.kind == "cross_entropy":
-            return np.logaddexp(0.0, scores) - worth * scores, _sigmoid(scores) - worth
-        gaps = scores[0::2] - scores[1::2]
-        slopes = np.empty_like(scores)
-        slopes[0::2], slopes[1::2] = -_sigmoid(-gaps), _sigmoid(-gaps)
-        return np.logaddexp(0.0, -gaps), slopes
+            return binary_cross_entropy_with_logits(scores, worth, reduction="none")
+        return -logsigmoid(scores[0::2] - scores[1::2])
 
-    def correct(self, scores: Numbers, worth: Numbers) -> Numbers:
-        """Whether a response is judged rightly, [n], or a pair, [n / 2]; 1/2 where a score says neither."""
+    def correct(self, scores: Tensor, worth: Tensor) -> Tensor:
+        """1 for a response, or a pair, that is judged rightly, 1/2 where the scores say neither, else 0."""
         if self.in_pairs:
-            return _above(scores[0::2] - scores[1::2])
-        said = _above(scores - (0.5 if self.kind == "squared" else 0.0))
-        return np.where(worth > 0.5, said, 1.0 - said)
+            return _positive(scores[0::2] - scores[1::2])
+        said = _positive(scores - (0.5 if self.kind == "squared" else 0.0))
+        return torch.where(worth > 0.5, said, 1.0 - said)
 
 
-def area_under_curve(scores: Numbers, right: NDArray[np.bool_]) -> float:
+def area_under_curve(scores: NDArray[np.float64], right: NDArray[np.bool_]) -> float:
     """Chance that a right response has a higher score than a wrong one, equal scores half; NaN without either."""
     above, below = scores[right], scores[~right]
     if not len(above) or not len(below):
@@ -55,9 +53,5 @@ def area_under_curve(scores: Numbers, right: NDArray[np.bool_]) -> float:
     return float(np.mean((less + no_more) / (2 * len(below))))
 
 
-def _above(values: Numbers) -> Numbers:
-    return 0.5 * (1.0 + np.sign(values))
-
-
-def _sigmoid(values: Numbers) -> Numbers:
-    return 0.5 * (1.0 + np.tanh(0.5 * values))
+def _positive(values: Tensor) -> Tensor:
+    return 0.5 * (1.0 + values.sign())

@@ -13,31 +13,28 @@ from thinkrl.learning.packing import Path
 from thinkrl.learning.value_model import ValueModel
 
 Texts = Sequence[NDArray[np.int32]]
+"""Token ids of each text, at least one."""
 
 
 def score_texts(model: ValueModel, texts: Texts) -> NDArray[np.float64]:
-    """The score of each text of token ids, [n]."""
+    """The score of each text, [n]."""
     return model.read(_paths(texts), len(texts)).astype(np.float64)
 
 
-def learn_scores(
-    model: ValueModel, texts: Texts, worth: NDArray[np.float64], loss: ScoreLoss
-) -> tuple[UpdateReport, float, float]:
-    """One optimizer step on a mean over the texts, or over pairs of them; the report, the loss and the accuracy before.
+def learn_scores(model: ValueModel, texts: Texts, worth: NDArray[np.float64], loss: ScoreLoss) -> UpdateReport:
+    """One optimizer step on the mean loss of the texts, or of pairs of them, which stand in turn.
 
-    A pair may fall into two micro-batches, so a first pass reads the scores, from which the loss and its slopes follow,
-    and in the second each score is weighed by its slope: the gradient is exact.
+    The report's metric `accuracy` is that before the step.
     """
-    scores = score_texts(model, texts)
-    losses, slopes = loss.losses(scores, worth)
-    weights = torch.from_numpy(slopes.astype(np.float32))
+    targets = torch.from_numpy(worth.astype(np.float32))
 
-    def weighed(values: Tensor, columns: NDArray[np.int64]) -> LossOutputs:
-        total = (values * weights[torch.from_numpy(columns)].to(values.device)).sum()
-        return LossOutputs(SumCount(total, len(columns) * len(losses) / len(texts)))
+    def mean(values: Tensor, columns: NDArray[np.int64]) -> LossOutputs:
+        own = targets[torch.from_numpy(columns)].to(values.device)
+        losses, correct = loss.losses(values, own), loss.correct(values.detach(), own)
+        count = float(len(losses))
+        return LossOutputs(SumCount(losses.sum(), count), {"accuracy": SumCount(correct.sum(), count)})
 
-    report = model.learn(_paths(texts), weighed)
-    return report, float(np.mean(losses)), float(np.mean(loss.correct(scores, worth)))
+    return model.learn(_paths(texts), mean, joint=loss.in_pairs)
 
 
 def _paths(texts: Texts) -> list[Path]:

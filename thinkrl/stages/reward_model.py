@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from thinkrl.algorithms.score_loss import ScoreLoss, area_under_curve
@@ -118,8 +119,8 @@ class TrainRewardModel(Stage):
             order = generator(context.seed, context.name, "epoch", epoch).permutation(len(train))
             chosen = [train[int(i)] for i in order[batch * self.batch_size : (batch + 1) * self.batch_size]]
             with watch("update"):
-                report, loss, accuracy = learn_scores(model, *_joined(chosen), self.loss)
-            row = {**report.row(), "loss": loss, "accuracy": accuracy, "epoch": epoch, "responses": len(chosen)}
+                report = learn_scores(model, *_joined(chosen), self.loss)
+            row = {**report.row(), "epoch": epoch, "responses": sum(len(item.texts) for item in chosen)}
             if step % self.measure_every == 0 or step == total:
                 with watch("signals"):
                     row |= self._measure(model, kept)
@@ -196,9 +197,10 @@ class TrainRewardModel(Stage):
         """How well the held-out responses are judged; the variance is that of their scores."""
         texts, worth = _joined(items)
         scores = score_texts(model, texts)
+        said, known = torch.from_numpy(scores), torch.from_numpy(worth)
         return {
-            "held_out/loss": float(np.mean(self.loss.losses(scores, worth)[0])),
-            "held_out/accuracy": float(np.mean(self.loss.correct(scores, worth))),
+            "held_out/loss": float(self.loss.losses(said, known).mean()),
+            "held_out/accuracy": float(self.loss.correct(said, known).mean()),
             "held_out/auc": area_under_curve(scores, worth > 0.5),
             "held_out/variance": float(np.var(scores)),
             "held_out/responses": float(len(texts)),
