@@ -1,8 +1,6 @@
 """The learner in plain torch: token-budget micro-batches, one division, float32 weights."""
 
 import copy
-import math
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -18,12 +16,11 @@ from thinkrl.learning.adapted_policy import AdapterOptimizer, attach
 from thinkrl.learning.adapters import Adapter
 from thinkrl.learning.columns import Columns, Sums
 from thinkrl.learning.learner import Example, LearnerState
-from thinkrl.learning.optimizer import MasterOptimizer, Optimizer
+from thinkrl.learning.optimizer import Optimizer
 from thinkrl.learning.packing import Path, Row, example_paths, pack, rollout_paths
-from thinkrl.learning.schedule import Schedule, learning_rate_at
-from thinkrl.learning.scorer import Scored, Scorer, ScoreRows, check_shareable
-from thinkrl.learning.shares import NOTHING, own_batches, pack_for
-from thinkrl.learning.update_rules import OptimizerName, check_available
+from thinkrl.learning.scorer import Scored, Scorer, ScoreRows
+from thinkrl.learning.shares import NOTHING
+from thinkrl.learning.training import Training
 from thinkrl.models.policy import Policy
 from thinkrl.parallel.ranks import ranks
 from thinkrl.rollouts.ragged import Ragged
@@ -33,46 +30,16 @@ from thinkrl.sampling.sampler import SamplingSpec
 
 
 @dataclass(frozen=True)
-class TorchLearner:
+class TorchLearner(Training):
     """Steps float32 weights, or adapters on frozen ones; the module computes in its own precision.
 
     Losses and gradients are sums, added up over micro-batches in float32 and divided once by the count
     of the whole optimizer step, so that neither depends on how responses are batched.
     """
 
-    learning_rate: float = 1e-6
-    """Peak learning rate."""
-    optimizer: OptimizerName = "adamw"
-    """`adamw`; `adamw_8bit`, which keeps moments in a quarter of the memory (needs bitsandbytes); or `muon` for
-    matrices within the blocks with `adamw` for all else, at learning rates like AdamW's."""
-    betas: tuple[float, float] = (0.9, 0.999)
-    """Decay of AdamW's first and second moment."""
-    epsilon: float = 1e-8
-    """Added to the root of AdamW's second moment."""
-    weight_decay: float = 0.0
-    """Decoupled decay of matrices; norms and biases do not decay."""
-    warmup_steps: int = 0
-    """Optimizer steps over which the learning rate rises to its peak."""
-    schedule: Schedule = "constant"
-    """What the learning rate does after warmup: stay, or fall until the last step."""
-    final_share: float = 0.0
-    """Share of the peak that a falling learning rate falls to."""
-    max_gradient_norm: float | None = 1.0
-    """Clips the gradient to this norm; null does not clip."""
-    row_tokens: int = 2048
-    """Tokens a row holds; a longer response has a row of its own. What a group shares is computed once for each of
-    the rows that the group needs."""
-    micro_batch_tokens: int = 2048
-    """Tokens of one forward and backward pass, padding included where there is any. Changes speed and memory, never
-    the gradient."""
     logits_chunk_tokens: int = 1024
     """Rows of logits that exist at a time, each as wide as the vocabulary: at 152,000 words 1024 rows are 0.3 GB in
     bfloat16. Logits of a micro-batch that fits are made once, others again in the backward pass."""
-    share_prompts: bool = True
-    """Computes equal beginnings (the prompt of a group, and as far as responses agree) once, where that costs less
-    (see `Scorer.sharing_pays`); false gives every response a row of its own."""
-    gradient_checkpointing: bool = False
-    """Recomputes each layer in the backward pass: less memory, a third more time."""
     adapter: Adapter | None = None
     """Low-rank adapters that are trained in place of the weights; null trains the weights."""
     processes: int = 1
@@ -82,17 +49,7 @@ class TorchLearner:
     """Longest that a process waits for the others, in minutes, before the run ends."""
 
     def __post_init__(self) -> None:
-        for name in ("learning_rate", "weight_decay", "warmup_steps"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}")
-        if not 0 <= self.final_share <= 1:
-            raise ValueError(f"final_share must be between 0 and 1, got {self.final_share}")
-        if not all(0 <= beta < 1 for beta in self.betas):
-            raise ValueError(f"betas must be at least 0 and below 1, got {self.betas}")
-        if not self.epsilon > 0:
-            raise ValueError(f"epsilon must be above 0, got {self.epsilon}")
-        if self.max_gradient_norm is not None and not self.max_gradient_norm > 0:
-            raise ValueError(f"max_gradient_norm must be above 0, got {self.max_gradient_norm}")
+        super().__post_init__()
         if self.adapter is not None and self.adapter.dropout and self.share_prompts:
             raise ValueError(
                 "share_prompts must be false with adapter.dropout above 0, which would drop the same inputs of a prompt"
@@ -100,7 +57,7 @@ class TorchLearner:
             )
         if not self.wait_minutes > 0:
             raise ValueError(f"wait_minutes must be above 0, got {self.wait_minutes}")
-        for name in ("row_tokens", "micro_batch_tokens", "logits_chunk_tokens", "processes"):
+        for name in ("logits_chunk_tokens", "processes"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
 
@@ -109,9 +66,10 @@ class TorchLearner:
         """Whether the policy must be loaded with float32 master weights: unless adapters are trained in their place."""
         return self.adapter is None
 
-    def check(self) -> None:
-        """Raises ConfigError when the optimizer's package is not installed."""
-        check_available(self.optimizer)
+    @property
+    def drops_inputs(self) -> bool:
+        """Whether adapters drop some of their inputs in training."""
+        return self.adapter is not None and self.adapter.dropout > 0
 
     def open(self, policy: Policy, total_steps: int, with_reference: bool) -> "OpenTorchLearner":
         """Takes `policy` for training.
@@ -129,10 +87,7 @@ class TorchLearner:
         reference = None
         if with_reference:
             reference = self.scorer(copy.deepcopy(policy.module).requires_grad_(False).train(False))
-        optimizer = MasterOptimizer(
-            policy, betas=self.betas, epsilon=self.epsilon, weight_decay=self.weight_decay, rule=self.optimizer
-        )
-        return OpenTorchLearner(self, policy, total_steps, scorer, reference, optimizer)
+        return OpenTorchLearner(self, policy, total_steps, scorer, reference, self.optimizer_of(policy))
 
     def _open_adapter(
         self, adapter: Adapter, policy: Policy, total_steps: int, with_reference: bool
@@ -144,20 +99,6 @@ class TorchLearner:
             adapted, betas=self.betas, epsilon=self.epsilon, weight_decay=self.weight_decay, rule=self.optimizer
         )
         return OpenTorchLearner(self, policy, total_steps, self.scorer(adapted.module), reference, optimizer)
-
-    def prepare(self, module: PreTrainedModel) -> None:
-        """Refuses a module that cannot be trained as configured, and readies one that can."""
-        if self.share_prompts:
-            check_shareable(module)
-        training = self.gradient_checkpointing or (self.adapter is not None and self.adapter.dropout > 0)
-        if training and getattr(module.config, "attention_dropout", None):
-            raise ValueError(
-                "gradient_checkpointing must be false, and adapter.dropout 0, for a model with attention dropout"
-            )
-        if self.gradient_checkpointing:
-            module.gradient_checkpointing_enable({"use_reentrant": False})
-        # transformers gives the padding id's embedding no gradient, and the padding id is often one that ends turns.
-        module.get_input_embeddings().padding_idx = None  # type: ignore[assignment]
 
     def scorer(self, module: PreTrainedModel) -> Scorer:
         """The forward pass over `module` as configured."""
@@ -296,39 +237,29 @@ class OpenTorchLearner:
         with_entropy: bool,
         uncomputed: float = 0.0,
     ) -> UpdateReport:
-        """Forward and backward over all micro-batches, then the one division and the optimizer step.
+        """One optimizer step (`Training.step`) on the scores of `paths`.
 
         count: what the sum of all losses is divided by. uncomputed: what responses that are known to have no
             loss add to the count.
         """
-        sums = Sums(uncomputed if self._ranks.first else 0.0)
-        seconds = {"forward": 0.0, "backward": 0.0, "optimizer": 0.0}
-        rate = learning_rate_at(
-            self._version, self._total_steps, self._config.learning_rate, self._config.warmup_steps,
-            self._config.schedule, self._config.final_share,
-        )  # fmt: skip
-        try:
-            with _training(self._scorer.module, self._config, self._version):
+
+        def scored_loss(rows: list[Row]) -> LossOutputs:
+            return loss(self._scorer(rows, spec, with_entropy=with_entropy), rows)
+
+        with _training(self._scorer.module, self._config, self._version):
+            report = self._config.step(
+                self._optimizer,
                 # Without a loss the gradient is 0, which still steps: moments fade and weights decay.
-                for rows in self._batches(paths) or [[NOTHING]] * (count > 0):
-                    with _timed(seconds, "forward"):
-                        outputs = loss(self._scorer(rows, spec, with_entropy=with_entropy), rows)
-                        sums.add(outputs)
-                    with _timed(seconds, "backward"):
-                        self._optimizer.backward(outputs.loss.total, count)
-            sums.add_ranks(self._ranks)
-        except BaseException:
-            self._optimizer.discard()
-            raise
-        if not math.isclose(sums.count, count, rel_tol=1e-9):
-            self._optimizer.discard()
-            raise RuntimeError(f"the objective counts {sums.count} where it announced {count} before its losses")
-        norm = 0.0
-        if count:
-            with _timed(seconds, "optimizer"):
-                norm = self._optimizer.step(count, rate, self._config.max_gradient_norm)
-        self._version += 1
-        return UpdateReport(self._version, sums.loss, norm, rate, sums.metrics(), seconds)
+                self._batches(paths) or [[NOTHING]] * (count > 0),
+                scored_loss,
+                Sums(uncomputed if self._ranks.first else 0.0),
+                version=self._version,
+                total_steps=self._total_steps,
+                ranks=self._ranks,
+                count=count,
+            )
+        self._version = report.version
+        return report
 
     def _logprobs(self, scorer: ScoreRows, rollouts: Rollouts, spec: SamplingSpec) -> Ragged:
         values = np.full(len(rollouts.token_ids.values), np.nan, dtype=np.float32)
@@ -343,9 +274,7 @@ class OpenTorchLearner:
         return rollouts.token_ids.with_values(values)
 
     def _batches(self, paths: Sequence[Path]) -> list[list[Row]]:
-        share = self._config.share_prompts and self._scorer.sharing_pays(paths, self._config.row_tokens)
-        rows = pack_for(self._ranks.size, paths, self._config.row_tokens, share=share)
-        return own_batches(rows, self._config.micro_batch_tokens, self._ranks, joined=self._scorer.joins)
+        return self._config.batches(self._scorer, paths, self._ranks)
 
     def _frozen(self) -> ScoreRows:
         if self._reference is None:
@@ -354,23 +283,13 @@ class OpenTorchLearner:
 
 
 @contextmanager
-def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
-    start = time.perf_counter()
-    try:
-        yield
-    finally:
-        seconds[name] += time.perf_counter() - start
-
-
-@contextmanager
 def _training(module: PreTrainedModel, config: TorchLearner, step: int) -> Iterator[None]:
     """Training mode, which transformers asks for before it checkpoints layers, and which drops inputs of adapters;
     never when sampling. What is dropped is a function of the adapter's seed, the step and the order of rows."""
-    dropping = config.adapter is not None and config.adapter.dropout > 0
-    module.train(config.gradient_checkpointing or dropping)
+    module.train(config.gradient_checkpointing or config.drops_inputs)
     try:
-        with torch.random.fork_rng(enabled=dropping):
-            if config.adapter is not None and dropping:
+        with torch.random.fork_rng(enabled=config.drops_inputs):
+            if config.adapter is not None and config.drops_inputs:
                 torch.manual_seed(stream_key(config.adapter.seed, "dropout", step, ranks().rank))
             yield
     finally:

@@ -12,12 +12,12 @@ from torch import Tensor
 from thinkrl.algorithms.types import LossOutputs, SumCount, UpdateReport
 from thinkrl.learning.columns import Sums
 from thinkrl.learning.learner import LearnerState
-from thinkrl.learning.optimizer import MasterOptimizer
-from thinkrl.learning.packing import Path, Row, micro_batches, pack, rollout_paths
-from thinkrl.learning.schedule import Schedule, learning_rate_at
-from thinkrl.learning.scorer import Scorer, check_shareable
+from thinkrl.learning.packing import Path, Row, rollout_paths
+from thinkrl.learning.scorer import Scorer
+from thinkrl.learning.training import Training
 from thinkrl.models.heads import HEAD
 from thinkrl.models.policy import Policy
+from thinkrl.parallel.ranks import Ranks
 from thinkrl.rollouts.ragged import Ragged
 from thinkrl.rollouts.store import Rollouts
 
@@ -30,45 +30,10 @@ a count."""
 
 
 @dataclass(frozen=True)
-class ValueLearner:
-    """AdamW on a model with a scalar head, float32 weights and one division by the count of the whole step."""
+class ValueLearner(Training):
+    """Steps a model with a scalar head, as policies are stepped."""
 
     learning_rate: float = 1e-5
-    """Peak step size."""
-    betas: tuple[float, float] = (0.9, 0.999)
-    """Decay of AdamW's two moments."""
-    epsilon: float = 1e-8
-    """Added to the root of the second moment."""
-    weight_decay: float = 0.0
-    """Decay of matrices towards 0, times the learning rate."""
-    warmup_steps: int = 0
-    """Optimizer steps over which the learning rate rises to its peak."""
-    schedule: Schedule = "constant"
-    """What the learning rate does after warmup."""
-    final_share: float = 0.0
-    """Share of the peak that a falling learning rate falls to."""
-    max_gradient_norm: float | None = 1.0
-    """Clips the gradient to this norm; null does not clip."""
-    row_tokens: int = 2048
-    """Tokens a row holds."""
-    micro_batch_tokens: int = 2048
-    """Tokens of one forward and backward pass. Changes speed and memory, never the gradient."""
-    share_prompts: bool = True
-    """Computes equal beginnings once, where that costs less."""
-
-    def __post_init__(self) -> None:
-        for name in ("learning_rate", "weight_decay", "warmup_steps", "epsilon"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}")
-        if not 0 <= self.final_share <= 1:
-            raise ValueError(f"final_share must be between 0 and 1, got {self.final_share}")
-        if not all(0 <= beta < 1 for beta in self.betas):
-            raise ValueError(f"betas must be at least 0 and below 1, got {self.betas}")
-        if self.max_gradient_norm is not None and not self.max_gradient_norm > 0:
-            raise ValueError(f"max_gradient_norm must be above 0, got {self.max_gradient_norm}")
-        for name in ("row_tokens", "micro_batch_tokens"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
 
     def open(self, model: Policy, total_steps: int) -> "ValueModel":
         """Takes `model` (`models.heads`), which learns where it was made for training.
@@ -82,19 +47,15 @@ class ValueModel:
     """An open learner on one model with a scalar head. `model`: its weights change in place."""
 
     def __init__(self, config: ValueLearner, model: Policy, total_steps: int) -> None:
-        if config.share_prompts:
-            check_shareable(model.module)
-        # transformers gives the padding id's embedding no gradient, and the padding id is often one that ends turns.
-        model.module.get_input_embeddings().padding_idx = None  # type: ignore[assignment]
+        config.prepare(model.module)
         self.model = model
         self._config = config
         self._total_steps = total_steps
-        self._scorer = Scorer(model.module, chunk_tokens=1, branches=config.share_prompts)
-        self._optimizer = None
-        if model.masters is not None:
-            self._optimizer = MasterOptimizer(
-                model, betas=config.betas, epsilon=config.epsilon, weight_decay=config.weight_decay
-            )
+        self._scorer = Scorer(
+            model.module, chunk_tokens=1, branches=config.share_prompts, checkpointing=config.gradient_checkpointing
+        )
+        self._optimizer = config.optimizer_of(model) if model.masters is not None else None
+        self._ranks = Ranks()
         self._version = 0
 
     @property
@@ -130,31 +91,20 @@ class ValueModel:
         """
         if self._optimizer is None:
             raise ValueError(f"{self.model.name} must be loaded for training to be learned on")
-        config, sums, batches = self._config, Sums(0.0), self._batches(paths)
-        rate = learning_rate_at(
-            self._version,
-            self._total_steps,
-            config.learning_rate,
-            config.warmup_steps,
-            config.schedule,
-            config.final_share,
-        )
+        batches, sums = self._batches(paths), Sums(0.0)
         if joint and batches:
             together, loss = self._jointly(batches, loss)
             sums.add(together)
+        self.model.module.train(self._config.gradient_checkpointing)  # transformers checkpoints layers in training only
         try:
-            for rows in batches:
-                outputs = loss(self._values(rows), _columns(rows))
-                sums.add(outputs)
-                self._optimizer.backward(outputs.loss.total, outputs.loss.count)
-        except BaseException:
-            self._optimizer.discard()
-            raise
-        norm = self._optimizer.step(sums.count, rate, config.max_gradient_norm) if sums.count else 0.0
-        if not sums.count:
-            self._optimizer.discard()
-        self._version += 1
-        return UpdateReport(self._version, sums.loss, norm, rate, sums.metrics())
+            report = self._config.step(
+                self._optimizer, batches, lambda rows: loss(self._values(rows), _columns(rows)), sums,
+                version=self._version, total_steps=self._total_steps, ranks=self._ranks,
+            )  # fmt: skip
+        finally:
+            self.model.module.train(False)
+        self._version = report.version
+        return report
 
     def state(self) -> LearnerState:
         """Weights, moments and counters, copies; a frozen model's are empty."""
@@ -198,9 +148,7 @@ class ValueModel:
         return found.index_select(0, torch.from_numpy(places).to(found.device))
 
     def _batches(self, paths: Sequence[Path]) -> list[list[Row]]:
-        share = self._config.share_prompts and self._scorer.sharing_pays(paths, self._config.row_tokens)
-        rows = pack(paths, self._config.row_tokens, share=share)
-        return micro_batches(rows, self._config.micro_batch_tokens, joined=self._scorer.joins)
+        return self._config.batches(self._scorer, paths, self._ranks)
 
 
 def value_paths(rollouts: Rollouts, rows: NDArray[np.int64], at: At) -> list[Path]:
