@@ -104,7 +104,7 @@ def section_scores(subsets: Mapping[str, float]) -> dict[str, float]:
 
 
 def style_levels(matrix: Array) -> dict[str, float]:
-    """Of accuracies by the style of the better (rows) and the worse response (columns), plainest first: `hard`, the mean
+    """Of accuracies by style of the better (rows) and the worse response (columns), plainest first: `hard`, the mean
     above the diagonal, where the worse one is the fancier; `normal`, on it; `easy`, below it."""
     above, below = np.triu_indices(len(matrix), 1), np.tril_indices(len(matrix), -1)
     return {
