@@ -77,9 +77,11 @@ class StepGains(RewardTerm):
             steps += len(gains)
             idle += int(np.sum(np.abs(np.diff(accuracies)) < self.tolerance))
             late += int(np.sum(np.maximum.accumulate(accuracies[:-1]) >= 0.5))
-        metrics = {"steps": steps / max(len(rollouts), 1)}
-        if steps:
-            metrics |= {"idle_steps": idle / steps, "steps_after_right": late / steps}
+        metrics = {
+            "steps": steps / max(len(rollouts), 1),
+            "idle_steps": idle / max(steps, 1),
+            "steps_after_right": late / max(steps, 1),
+        }
         return Scores(values, notes=tuple(notes), tokens=Ragged.from_rows(tokens, np.float64), metrics=metrics)
 
     def gains(self, accuracies: Sequence[float]) -> list[float]:
