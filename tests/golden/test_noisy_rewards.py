@@ -2,6 +2,7 @@
 
 import json
 import math
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ import pytest
 from score_file import TOLERANCE, numbers, rollouts, score
 
 from thinkrl.algorithms.advantages import GroupAdvantage
+from thinkrl.companions.reward_model import RewardModel
 from thinkrl.config.build import build
+from thinkrl.config.component import ConfigError
 from thinkrl.config.compose import compose
 from thinkrl.rewards.flipped_labels import FlippedLabels
 from thinkrl.rewards.phrases import PhraseReward
@@ -19,10 +22,12 @@ from thinkrl.rewards.reward import Reward
 from thinkrl.rewards.shaping import LowValueBonus
 from thinkrl.rewards.term import RewardContext, Scores
 from thinkrl.stages.experiment import Experiment
+from thinkrl.stages.grpo import GRPO
 
 PAPER = "noisy_rewards/paper"
 
 
+@cache
 def patterns(recipe: str = PAPER, *overrides: str) -> PhraseReward:
     """The term of a shipped recipe that counts phrases."""
     composed = compose(recipe, overrides)
@@ -277,27 +282,29 @@ def test_patterns_first_and_labels_then(tmp_path: Path) -> None:
 THOUGHT = "<think>wait, thus, hence i need to see</think> <answer>Yes.</answer>"
 
 
-@pytest.mark.parametrize(
-    ("text", "said", "wanted"),
-    [
-        (THOUGHT, 0.3, 0.32),
-        (THOUGHT, 0.5, 0.5),
-        (THOUGHT, 1.4, 1.4),
-        (THOUGHT, -0.2, -0.18),
-        ("wait, thus, hence i need to see", 0.9, 0.0),
-        ("<answer>Yes.</answer><think>wait</think>", 0.9, 0.0),
-        ("<think></think><answer>Yes.</answer>", 0.9, 0.0),
-        ("<think>wait</think><answer> </answer>", 0.3, 0.0),
-        ("<think>a</think><answer>b</answer> or <think>c</think> so <answer>d</answer>", 0.7, 0.7),
-        ("<think>a</think><answer>b</answer> or <think>c", 0.7, 0.7),
-    ],
-)
-def test_calibrated_scores_through_score(tmp_path: Path, text: str, said: float, wanted: float) -> None:
-    lines = [{"prompt_id": "q", "prompt": "?", "response": text, "signals": {"model_score": said, **CRITIC}}]
+SAID = [
+    (THOUGHT, 0.3, 0.32),
+    (THOUGHT, 0.5, 0.5),
+    (THOUGHT, 1.4, 1.4),
+    (THOUGHT, -0.2, -0.18),
+    ("wait, thus, hence i need to see", 0.9, 0.0),
+    ("<answer>Yes.</answer><think>wait</think>", 0.9, 0.0),
+    ("<think></think><answer>Yes.</answer>", 0.9, 0.0),
+    ("<think>wait</think><answer> </answer>", 0.3, 0.0),
+    ("<think>a</think><answer>b</answer> or <think>c</think> so <answer>d</answer>", 0.7, 0.7),
+    ("<think>a</think><answer>b</answer> or <think>c", 0.7, 0.7),
+]
+"""A response, the reward model's score of it, and what is paid."""
+
+
+def test_calibrated_scores_through_score(tmp_path: Path) -> None:
+    shared = {"prompt_id": "q", "prompt": "?"}
+    lines = [{**shared, "response": text, "signals": {"model_score": said, **CRITIC}} for text, said, _ in SAID]
     found = score(tmp_path, lines, PAPER, "reward=calibrated_score")
-    assert found[0]["reward"] == pytest.approx(wanted, **TOLERANCE)
+    assert [row["reward"] for row in found] == pytest.approx([wanted for _, _, wanted in SAID], **TOLERANCE)
     plain = score(tmp_path, lines, PAPER, "reward=calibrated_score", "reward.terms.score.shaping=[]")
-    assert plain[0]["reward"] == pytest.approx(said if wanted else 0.0, **TOLERANCE)
+    unraised = [said if wanted else 0.0 for _, said, wanted in SAID]
+    assert [row["reward"] for row in plain] == pytest.approx(unraised, **TOLERANCE)
 
 
 def test_a_score_as_a_probability(tmp_path: Path) -> None:
@@ -316,11 +323,30 @@ def test_the_laptop_form_scores_without_any_signal(tmp_path: Path) -> None:
     assert [row["reward"] for row in found] == [1.0, 0.0]
 
 
-@pytest.mark.parametrize("p", [0.0, 0.1, 0.2, 0.3, 0.4, 0.5])
-def test_every_rate_of_the_paper_builds(p: float) -> None:
+@pytest.mark.parametrize("p", [0.0, 0.5])
+def test_rates_of_the_paper_build(p: float) -> None:
     composed = compose(PAPER, [f"reward.terms.label.term.probability={p}"])
     experiment = build(Experiment, composed.tree, composed)
     assert experiment.reward is not None
     term = experiment.reward.terms["label"].term
     assert isinstance(term, FlippedLabels)
     assert term.probability == p
+
+
+def test_the_paper_form_with_a_reward_model_on_open_questions_builds() -> None:
+    changes = [
+        "reward=calibrated_score", "environment.max_prompt_tokens=1536", "stages.grpo.steps=200",
+        "stages.grpo.prompts_per_step=64", "stages.grpo.sampling.max_new_tokens=6144",
+        "+stages.grpo.companions.reward_model=${constants.reward_model}",
+    ]  # fmt: skip
+    with pytest.raises(ConfigError, match="must supply the signal 'model_score', read by score"):
+        build(Experiment, (bare := compose(PAPER, changes[:1])).tree, bare)
+    composed = compose(PAPER, changes)
+    stage = build(Experiment, composed.tree, composed).stages["grpo"]
+    assert isinstance(stage, GRPO)
+    assert set(stage.companions) == {"critic", "reward_model"}
+    judge = stage.companions["reward_model"]
+    assert isinstance(judge, RewardModel)
+    assert (judge.reads.part, judge.source) == ("answer", "AngLv/NoisyRewards-in-RL-RM-acc-85")
+    # Of the critic's 20 first steps the actor has none; one update a batch of 64 prompts with 4 responses.
+    assert (stage.companion_steps, stage.group_size, stage.algorithm.updates_per_batch) == (20, 4, 1)
