@@ -25,11 +25,18 @@ class Decoder:
         text = self._tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
         return str(text)
 
-    def char_ends(self, ids: Sequence[int], text: str) -> NDArray[np.int32]:
+    def char_ends(self, ids: Sequence[int], text: str, known: NDArray[np.int32] | None = None) -> NDArray[np.int32]:
         """How many characters of `text` (the decoded `ids`) stand once each token is read, int32 [t].
 
         A token that ends inside a character adds none; the token that completes it adds it.
+        known: the ends of the first tokens, [k], where another text that begins alike has been read; they are taken
+            where the text is what those tokens and the others say one after the other.
         """
+        if known is not None and 0 < len(known) < len(ids):
+            begin = int(known[-1])
+            head, tail = ids[: len(known)], ids[len(known) :]
+            if self.decode(tail) == text[begin:] and self.decode(head) == text[:begin]:
+                return np.concatenate([known, begin + self.char_ends(tail, text[begin:])]).astype(np.int32)
         ends = _window_ends(self._short, ids)
         if ends and (ends[-1] > len(text) or (ends[-1] < len(text) and not text.endswith(_INCOMPLETE))):
             # A tokenizer whose text is no concatenation of its parts: read every beginning in full.

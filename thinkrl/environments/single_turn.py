@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from thinkrl.data.chat import ChatRenderer
 from thinkrl.data.length import OverlongPolicy, fit_prompts
 from thinkrl.environments.decoding import Decoder
+from thinkrl.rollouts.cuts import Cut
 from thinkrl.rollouts.prompt import Prompt
 from thinkrl.rollouts.store import FinishReason, Group, Origin, Response, Rollouts
 from thinkrl.rollouts.streams import stream_key
@@ -92,18 +93,26 @@ class SingleTurn:
 
 
 def make_response(
-    response_id: str, group_id: str, given: Ids, sample: Sample, stop_ids: frozenset[int], decoder: Decoder
+    response_id: str,
+    group_id: str,
+    given: Ids,
+    sample: Sample,
+    stop_ids: frozenset[int],
+    decoder: Decoder,
+    cut: Cut | None = None,
+    known: Ids | None = None,
 ) -> Response:
     """A response of `given` ids and a sampled continuation.
 
     A stop token that ended the sample stays in `token_ids`, where it carries loss, and is left out of `text`.
     What a thinking budget inserted is given, in the middle of the response.
+    known: `char_ends` of the first tokens, [k], where another response that begins alike has them.
     """
     ids = np.concatenate([given, sample.token_ids.astype(np.int32)])
     stopped = sample.finish_reason is FinishReason.STOP and len(sample.token_ids) > 0 and int(ids[-1]) in stop_ids
     shown = [int(token) for token in (ids[:-1] if stopped else ids)]
     text = decoder.decode(shown)
-    ends = decoder.char_ends(shown, text)
+    ends = decoder.char_ends(shown, text, known)
     blank = np.full(len(given), np.nan, dtype=np.float32)
     drawn = np.ones(len(sample.token_ids), dtype=np.bool_) if sample.sampled is None else sample.sampled
     sampled = np.concatenate([np.zeros(len(given), dtype=np.bool_), drawn])
@@ -118,4 +127,5 @@ def make_response(
         entropies=np.concatenate([blank, sample.entropies.astype(np.float32)]),
         versions=np.where(sampled, sample.version, -1).astype(np.int32),
         char_ends=np.append(ends, np.int32(len(text))).astype(np.int32) if stopped else ends,
+        cut=cut,
     )

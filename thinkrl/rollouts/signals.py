@@ -24,8 +24,15 @@ LOGPROBS = Signal("logprobs", "log-probability of each token under the policy th
 """The column `Rollouts.logprobs`, for a component to declare."""
 ENTROPIES = Signal("entropies", "entropy of the distribution each token was drawn from, in nats", "token")
 """The column `Rollouts.entropies`, for a component to declare."""
-ROLLOUT_SIGNALS = {signal.name: signal for signal in (LOGPROBS, ENTROPIES)}
-"""Signals that the sampler supplies: they are columns of the rollouts, and not in `RewardContext.signals`."""
+CUT = Signal(
+    "cut",
+    "where the response leaves a thinking that it shares: an object with thinking (an id), budget (tokens that the"
+    " thinking was allowed) and kept (tokens of the response before the cut)",
+    "json",
+)
+"""The column `Rollouts.cuts`, for a component to declare."""
+ROLLOUT_SIGNALS = {signal.name: signal for signal in (LOGPROBS, ENTROPIES, CUT)}
+"""Signals that sampler and environment supply: columns of the rollouts, and not in `RewardContext.signals`."""
 
 
 def signals_of(part: object) -> tuple[Signal, ...]:

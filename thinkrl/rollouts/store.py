@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from thinkrl.rollouts.cuts import Cut
 from thinkrl.rollouts.prompt import Prompt
 from thinkrl.rollouts.ragged import Ragged
 
@@ -55,6 +56,7 @@ class Response:
         NaN where the token was given. entropies: of the same distribution, nats, NaN where given.
     versions: the version of the weights that sampled the token, -1 where given.
     char_ends: how many characters of `text` stand once this token is read; `text` leaves out stop tokens.
+    cut: where it leaves a thinking that it shares with other responses; None where it shares none.
     """
 
     response_id: str
@@ -67,6 +69,7 @@ class Response:
     entropies: NDArray[np.float32]
     versions: NDArray[np.int32]
     char_ends: NDArray[np.int32]
+    cut: Cut | None = None
 
     @property
     def token_count(self) -> int:
@@ -80,7 +83,10 @@ _DTYPES = (np.int32, np.uint8, np.float32, np.float32, np.int32, np.int32)
 
 @dataclass(frozen=True, eq=False)
 class Rollouts:
-    """n responses in columns. Token columns share their offsets; `group_index` [n] points into `groups`."""
+    """n responses in columns. Token columns share their offsets; `group_index` [n] points into `groups`.
+
+    cuts: where each leaves a shared thinking, [n]; empty where none does.
+    """
 
     groups: tuple[Group, ...]
     group_index: NDArray[np.int64]
@@ -93,6 +99,7 @@ class Rollouts:
     entropies: Ragged
     versions: Ragged
     char_ends: Ragged
+    cuts: tuple[Cut | None, ...] = ()
 
     def __post_init__(self) -> None:
         n = len(self.response_ids)
@@ -102,6 +109,8 @@ class Rollouts:
         for name in _COLUMNS[1:]:
             if not np.array_equal(getattr(self, name).offsets, self.token_ids.offsets):
                 raise ValueError(f"{name} and token_ids differ in row lengths")
+        if self.cuts and len(self.cuts) != n:
+            raise ValueError(f"cuts has {len(self.cuts)} rows, expected {n}")
         if len(set(self.response_ids)) != n:
             raise ValueError("response ids must be unique")
         if len({group.group_id for group in self.groups}) != len(self.groups):
@@ -126,6 +135,7 @@ class Rollouts:
             response_ids=tuple(r.response_id for r in responses),
             texts=tuple(r.text for r in responses),
             finish_reasons=tuple(r.finish_reason for r in responses),
+            cuts=tuple(r.cut for r in responses) if any(r.cut is not None for r in responses) else (),
             **columns,
         )
 
@@ -142,6 +152,7 @@ class Rollouts:
             group_id=self.groups[self.group_index[row]].group_id,
             text=self.texts[row],
             finish_reason=self.finish_reasons[row],
+            cut=self.cuts[row] if self.cuts else None,
             **{name: getattr(self, name)[row] for name in _COLUMNS},
         )
 

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from thinkrl.rollouts.cuts import Cut
 from thinkrl.rollouts.prompt import Message, Prompt
 from thinkrl.rollouts.ragged import Ragged
 from thinkrl.rollouts.store import FinishReason, Group, Rollouts
@@ -34,7 +35,7 @@ _TOKENS = {
     "char_ends": np.int32,
 }
 _RESPONSE = ("stage", "step", "group_id", "response_id", "prompt_id", "source", "messages", "reference", "metadata")
-_OWN = {*_RESPONSE, "prompt_ids", "text", "finish_reason", *_TOKENS}
+_OWN = {*_RESPONSE, "prompt_ids", "text", "finish_reason", "cut", *_TOKENS}
 _METADATA = b"thinkrl"
 
 
@@ -66,6 +67,9 @@ def write_rollouts(path: Path, rollouts: Rollouts, columns: Columns, stage: str,
     arrays["text"] = pa.array(rollouts.texts, pa.string())
     arrays["finish_reason"] = pa.array([str(reason) for reason in rollouts.finish_reasons], pa.string())
     arrays |= {name: _list_array(getattr(rollouts, name)) for name in _TOKENS}
+    if rollouts.cuts:
+        cuts = [None if cut is None else dump_json(cut.as_json()) for cut in rollouts.cuts]
+        arrays["cut"] = pa.array(cuts, pa.string())
     arrays |= {name: _column_array(column) for name, column in columns.items()}
     here = {
         "stage": pa.array([stage] * len(rollouts), pa.string()),
@@ -87,12 +91,14 @@ def read_rollouts(path: Path) -> StoredRollouts:
     groups = tuple(_group_from_json(group) for group in about["groups"])
     position = {group.group_id: index for index, group in enumerate(groups)}
     tokens = {name: _ragged(table[name], dtype) for name, dtype in _TOKENS.items()}
+    cuts = table["cut"].to_pylist() if "cut" in table.column_names else []
     rollouts = Rollouts(
         groups=groups,
         group_index=np.asarray([position[name] for name in table["group_id"].to_pylist()], dtype=np.int64),
         response_ids=tuple(table["response_id"].to_pylist()),
         texts=tuple(table["text"].to_pylist()),
         finish_reasons=tuple(FinishReason(reason) for reason in table["finish_reason"].to_pylist()),
+        cuts=tuple(None if cut is None else Cut.from_json(load_json(cut)) for cut in cuts),
         **tokens,
     )
     columns = {name: table[name].to_pylist() for name in table.column_names if name not in _OWN}
