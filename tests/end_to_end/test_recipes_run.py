@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 from cli_process import finish, start
 
-from thinkrl.benchmarks.result import MEASURES
+from thinkrl.benchmarks.result import measures
 from thinkrl.config.build import build
 from thinkrl.config.compose import compose
 from thinkrl.config.paths import RecipeFile, list_recipes
+from thinkrl.stages.evaluate import Evaluate
 from thinkrl.stages.experiment import Experiment
 from thinkrl.tracking.metrics import read_rows
 
@@ -48,6 +49,11 @@ def test_every_arm_of_a_claim_builds_and_every_check_reads_a_stage_that_is_there
     assert all(check.paper is not None for check in claim.checks.values())
     arms = {name: built(recipe, *changes) for name, changes in claim.arms.items()}
     for check in claim.checks.values():
-        assert check.statistic != "evaluated" or check.metric in MEASURES
         for arm, stage in ((check.arm, check.stage), (check.against, check.other_stage)):
-            assert stage is None or stage in arms[arm].stages
+            stages = arms[arm].stages
+            assert stage is None or stage in stages
+            if check.statistic == "evaluated":
+                evaluations = [one for one in stages.values() if isinstance(one, Evaluate)]
+                read = stages[stage] if stage else evaluations[-1]
+                assert isinstance(read, Evaluate)
+                assert check.metric in measures(read.benchmark.early.labels if read.benchmark.early else ())

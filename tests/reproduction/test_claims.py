@@ -39,7 +39,8 @@ def _results(monkeypatch: pytest.MonkeyPatch) -> None:
     def from_json(text: str) -> Any:
         stored = json.loads(text)
         values = np.asarray(stored["accuracy"], dtype=float)[:, None]
-        return SimpleNamespace(prompt_ids=tuple(stored["ids"]), measured=lambda _: values)
+        measures = ("accuracy", "thinking_tokens")
+        return SimpleNamespace(prompt_ids=tuple(stored["ids"]), measured=lambda _: values, measures=measures)
 
     monkeypatch.setattr(readings, "BenchmarkResult", SimpleNamespace(from_json=from_json))
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from thinkrl.benchmarks.early_answers import EarlyAnswers
 from thinkrl.config.component import GroupSize, PromptCount
 from thinkrl.data.source import PromptSource
 from thinkrl.environments.environment import Environment
@@ -34,6 +35,8 @@ class Benchmark:
     """Samples a prompt; more narrow the interval and allow pass@k."""
     max_prompts: PromptCount = 1_000_000
     """At most this many prompts, from the start."""
+    early: EarlyAnswers | None = None
+    """Cuts the thinking of every response at budgets and measures the answers it is then forced to; null does not."""
 
     def __post_init__(self) -> None:
         if not self.name:

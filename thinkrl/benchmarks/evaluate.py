@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from thinkrl.benchmarks.benchmark import Benchmark
 from thinkrl.benchmarks.protocol import EvaluationProtocol, data_fingerprint, describe
@@ -33,7 +34,7 @@ def evaluate_model(
     prompts = benchmark.selected()
     if not prompts:
         raise DataError(f"benchmark {benchmark.name} has no prompts")
-    renderer = ChatRenderer(policy.tokenizer)
+    renderer, stage = ChatRenderer(policy.tokenizer), f"benchmark/{benchmark.name}"
     rollouts = benchmark.environment.rollout(
         policy,
         sampler,
@@ -41,7 +42,7 @@ def evaluate_model(
         benchmark.samples,
         benchmark.sampling,
         seed=seed,
-        stage=f"benchmark/{benchmark.name}",
+        stage=stage,
         step=0,
     )
     k = benchmark.samples
@@ -52,6 +53,11 @@ def evaluate_model(
     verdicts = [grade.verdict for grade in benchmark.grader.grade_all(answers, references)]
     parts = [read_response(text) for text in rollouts.texts]
     asked = [group.prompt for group in rollouts.groups]
+    early: NDArray[np.float64] = np.zeros((len(rollouts), 0))
+    if benchmark.early is not None:
+        early = benchmark.early.scores(
+            policy, sampler, rollouts, benchmark.sampling, benchmark.extractor, benchmark.grader, seed, stage
+        )
     result = BenchmarkResult(
         protocol=EvaluationProtocol(
             benchmark=benchmark.name,
@@ -65,6 +71,7 @@ def evaluate_model(
             extractor=describe(benchmark.extractor),
             grader=describe(benchmark.grader),
             engine=engine_name(sampler),
+            early=None if benchmark.early is None else describe(benchmark.early),
         ),
         model=policy.name,
         seed=seed,
@@ -77,6 +84,10 @@ def evaluate_model(
         truncated=_by_prompt([reason is FinishReason.LENGTH for reason in rollouts.finish_reasons], k),
         dropped=len(prompts) - len(asked),
         shortened=sum(len(renderer.prompt_ids(g.prompt.messages)) > len(g.prompt_ids) for g in rollouts.groups),
+        early={
+            cut: _by_prompt([None if np.isnan(score) else float(score) for score in column], k)
+            for cut, column in zip(benchmark.early.labels if benchmark.early else (), early.T, strict=True)
+        },
     )
     return result, rollouts
 

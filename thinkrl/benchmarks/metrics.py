@@ -90,6 +90,14 @@ def majority_at_k(answers: Sequence[Sequence[str | None]], scores: Scores) -> fl
     return float(kept.mean()) if len(kept) else nan
 
 
+def overthought(scores: Scores) -> float:
+    """The share of responses [n, k, cuts] whose last answer scores less than an earlier one (arXiv 2505.13438); NaN
+    when no response has a verdict at every cut."""
+    rows = scores.reshape(-1, scores.shape[-1])
+    known = rows[~np.isnan(rows).any(axis=1)]
+    return float(np.mean(known.max(axis=1) > known[:, -1])) if len(known) else nan
+
+
 def bootstrap_interval(values: Scores, seed: int, level: float = 0.95, draws: int = 10_000) -> Interval:
     """Percentile bootstrap of the mean of `values` [n]; prompts are resampled, NaN left out."""
     kept = values[~np.isnan(values)]

@@ -40,11 +40,16 @@ class EvaluationProtocol:
     """How it is judged."""
     engine: str
     """Kind of sampler."""
+    early: dict[str, Any] | None = None
+    """How thinking is cut and answered early, where it is."""
 
     @property
     def hash(self) -> str:
-        """16 hex digits over all fields."""
-        return digest({field.name: getattr(self, field.name) for field in fields(self)})
+        """16 hex digits over all fields that say something."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        if self.early is None:
+            del values["early"]  # what is measured without it is what was measured before it could be
+        return digest(values)
 
     @property
     def words(self) -> str:
@@ -67,7 +72,7 @@ class EvaluationProtocol:
         found: list[str] = []
         for field in fields(self):
             mine, theirs = getattr(self, field.name), getattr(other, field.name)
-            if isinstance(mine, dict):
+            if isinstance(mine, dict) and isinstance(theirs, dict):
                 found += [f"{field.name}.{key}" for key in sorted({*mine, *theirs}) if mine.get(key) != theirs.get(key)]
             elif mine != theirs:
                 found.append(field.name)

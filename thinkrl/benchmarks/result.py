@@ -1,7 +1,8 @@
 """What a benchmark found: every verdict, the numbers made of them, and the protocol they stand under."""
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from math import isnan, nan
 from typing import Any
@@ -15,6 +16,7 @@ from thinkrl.benchmarks.metrics import (
     accuracy,
     accuracy_interval,
     majority_at_k,
+    overthought,
     paired_difference,
     pass_at_k,
 )
@@ -30,7 +32,17 @@ MEASURES = {
     "truncation_rate": "truncated",
 }
 """Metrics with one value a response, and the field that holds the values."""
+ANYTIME = "anytime_accuracy"
+"""The mean over all cuts of the accuracy of early answers, a metric of benchmarks that force some."""
+AT_CUT = "accuracy@"
+"""Begins the name of the accuracy at one cut, such as `accuracy@0.25`."""
 _MARKS = {Verdict.CORRECT: 1.0, Verdict.WRONG: 0.0}
+
+
+def measures(cuts: Iterable[str]) -> tuple[str, ...]:
+    """Metrics with one value a response, where answers are forced at the named `cuts`."""
+    at_cuts = tuple(f"{AT_CUT}{cut}" for cut in cuts)
+    return (*MEASURES, *((ANYTIME, *at_cuts) if at_cuts else ()))
 
 
 class ProtocolMismatch(UserError):
@@ -49,6 +61,7 @@ class BenchmarkResult:
     thinking_lengths, response_lengths: sampled tokens of each response; 0 thinking where there is none.
     truncated: whether a response was cut at the token limit.
     dropped, shortened: prompts that were too long, and so not asked, or asked in part.
+    early: by the cut of the thinking, the mean score of the answers forced there; None without a verdict.
     """
 
     protocol: EvaluationProtocol
@@ -63,10 +76,12 @@ class BenchmarkResult:
     truncated: tuple[tuple[bool, ...], ...]
     dropped: int = 0
     shortened: int = 0
+    early: Mapping[str, tuple[tuple[float | None, ...], ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("verdicts", "answers", "well_formed", "thinking_lengths", "response_lengths", "truncated"):
-            rows = getattr(self, name)
+        fixed = ("verdicts", "answers", "well_formed", "thinking_lengths", "response_lengths", "truncated")
+        columns = {name: getattr(self, name) for name in fixed}
+        for name, rows in {**columns, **{f"early {cut}": rows for cut, rows in self.early.items()}}.items():
             if len(rows) != len(self.prompt_ids) or any(len(row) != self.k for row in rows):
                 raise ValueError(f"{name} must have {self.k} entries for each of {len(self.prompt_ids)} prompts")
 
@@ -107,19 +122,36 @@ class BenchmarkResult:
         """Accuracy of the most frequent of the k answers."""
         return majority_at_k(self.answers, self.scores)
 
+    @cached_property
+    def early_scores(self) -> Scores:
+        """Scores of the early answers, float64 [n, k, cuts]; NaN without a verdict."""
+        cuts = [np.asarray(rows, dtype=np.float64).reshape(self.n, self.k) for rows in self.early.values()]
+        return np.stack(cuts, axis=2) if cuts else np.zeros((self.n, self.k, 0))
+
+    @property
+    def measures(self) -> tuple[str, ...]:
+        """Names of all metrics with one value a response."""
+        return measures(self.early)
+
     def measured(self, metric: str) -> Scores:
         """One value a response, float64 [n, k]: what the mean of that name is made of. ValueError for another name."""
-        if metric not in MEASURES:
-            raise ValueError(f"metric must be one of {', '.join(MEASURES)}, got '{metric}'")
+        if metric not in self.measures:
+            raise ValueError(f"metric must be one of {', '.join(self.measures)}, got '{metric}'")
         if metric == "accuracy":
             return self.scores
+        if metric == ANYTIME:
+            means: Scores = self.early_scores.mean(axis=2)
+            return means
+        if metric.startswith(AT_CUT):
+            scores: Scores = self.early_scores[:, :, list(self.early).index(metric.removeprefix(AT_CUT))]
+            return scores
         return np.asarray(getattr(self, MEASURES[metric]), dtype=np.float64).reshape(self.n, self.k)
 
     def mean(self, metric: str) -> float:
         """Mean of `measured(metric)` over all responses that have a value; NaN without any."""
-        if metric == "accuracy":
-            return self.accuracy
         values = self.measured(metric)
+        if metric not in MEASURES or metric == "accuracy":
+            return accuracy(values)
         return float(values.mean()) if values.size else nan
 
     def count(self, verdict: Verdict) -> int:
@@ -139,7 +171,8 @@ class BenchmarkResult:
             "accuracy_high": self.interval.high,
             **passes,
             **({f"maj@{self.k}": self.majority} if self.k > 1 else {}),
-            **{name: self.mean(name) for name in MEASURES if name != "accuracy"},
+            **{name: self.mean(name) for name in self.measures if name != "accuracy"},
+            **({"overthought": overthought(self.early_scores)} if self.early else {}),
             "ungradable": float(self.count(Verdict.UNGRADABLE)),
             "timeouts": float(self.count(Verdict.TIMEOUT)),
             "prompts": float(self.n),
@@ -167,6 +200,7 @@ class BenchmarkResult:
             verdicts = tuple(tuple(Verdict(verdict) for verdict in row) for row in values.pop("verdicts"))
             answers = tuple(tuple(row) for row in values.pop("answers"))
             values |= {name: tuple(map(tuple, values[name])) for name in MEASURES.values() if name != "scores"}
+            values["early"] = {cut: tuple(map(tuple, rows)) for cut, rows in values.pop("early", {}).items()}
             prompt_ids = tuple(values.pop("prompt_ids"))
             result = cls(protocol=protocol, prompt_ids=prompt_ids, verdicts=verdicts, answers=answers, **values)
         except (ValueError, KeyError, TypeError, AttributeError) as error:

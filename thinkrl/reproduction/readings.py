@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from thinkrl.benchmarks.metrics import Scores, prompt_means
-from thinkrl.benchmarks.result import MEASURES, BenchmarkResult
+from thinkrl.benchmarks.result import BenchmarkResult
 from thinkrl.config.component import ConfigError
 from thinkrl.config.nearest import suggestion
 from thinkrl.reproduction.claim import Spent, Statistic
@@ -49,9 +49,10 @@ class FinishedRun:
 
     def per_prompt(self, metric: str, stage: str | None) -> tuple[tuple[str, ...], Scores]:
         """Prompt ids, and the mean of `metric` over each prompt's responses, [n]."""
-        if metric not in MEASURES:
-            raise ConfigError(f"'{metric}' is not measured on held-out prompts: {suggestion(metric, list(MEASURES))}")
         result = self.result(stage)
+        known = list(result.measures)
+        if metric not in known:
+            raise ConfigError(f"'{metric}' is not measured on held-out prompts: {suggestion(metric, known)}")
         return result.prompt_ids, prompt_means(result.measured(metric))
 
     def logged(self, metric: str, stage: str | None, statistic: Statistic) -> float:

@@ -36,7 +36,10 @@ class Evaluate(Stage):
 
     def work(self) -> float:
         """Tokens sampled at most."""
-        return len(self.benchmark.selected()) * self.benchmark.samples * self.benchmark.sampling.max_new_tokens
+        early = self.benchmark.early
+        forced = len(early.at) * early.forced.answers * early.forced.answer_tokens if early else 0
+        longest = self.benchmark.sampling.max_new_tokens + forced
+        return len(self.benchmark.selected()) * self.benchmark.samples * longest
 
     def run(self, context: StageContext) -> Mapping[str, Path]:
         """Samples, grades, and writes the result."""
