@@ -32,6 +32,9 @@ class AnswerExtractor:
     """Whether a box inside the answer tag is opened."""
     prefix: str = ""
     """What the prompt already wrote of the response, such as `<think>`."""
+    header: str = ""
+    """Sources that read the text after the thinking read its first paragraph that begins with this, and find nothing
+    where there is none; empty reads all of it."""
 
     def __post_init__(self) -> None:
         if not self.sources:
@@ -41,6 +44,8 @@ class AnswerExtractor:
         """The answer in `text`, or None."""
         parts = read_response(text, self.prefix)
         after = text[parts.think[1] :].removeprefix("</think>") if parts.think else text.rpartition("</think>")[2]
+        if self.header:
+            after = next((part for part in after.split("\n\n") if part.lstrip().startswith(self.header)), "")
         for source in self.sources:
             if source == "answer_tag":
                 answer = text[slice(*parts.answer)].strip() if parts.answer else None

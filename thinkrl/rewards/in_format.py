@@ -66,3 +66,25 @@ class ThinkBoxFormat(RewardTerm):
         if all(box is None for box in boxes):
             missing.append("no box that closes" if boxes else "no box")
         return "; ".join(missing)
+
+
+@dataclass(frozen=True)
+class SaidOnce(RewardTerm):
+    """1 where `text` stands exactly once in prompt and response, else 0."""
+
+    reads_tokens: ClassVar[bool] = False
+
+    text: str = "</think>"
+    """What must stand once."""
+    prefix: str = ""
+    """What the prompt already wrote of the response."""
+
+    def __post_init__(self) -> None:
+        if not self.text:
+            raise ValueError("text must not be empty, got ''")
+
+    def score(self, rollouts: Rollouts, context: RewardContext) -> Scores:
+        """0 or 1 per response; the note says how often it stands there."""
+        counts = [(self.prefix + text).count(self.text) for text in rollouts.texts]
+        notes = ["" if count == 1 else f"{self.text} {count} times" for count in counts]
+        return Scores(np.asarray([float(count == 1) for count in counts]), notes=tuple(notes))

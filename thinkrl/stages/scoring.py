@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,8 +15,9 @@ from thinkrl.data.source import DataError
 from thinkrl.rewards.result import RewardResult
 from thinkrl.rewards.signals import FORMS, Reading, SignalError, missing
 from thinkrl.rewards.term import RewardContext
+from thinkrl.rollouts.cuts import Cut, thinking_owners
 from thinkrl.rollouts.ragged import Ragged, add
-from thinkrl.rollouts.signals import ROLLOUT_SIGNALS
+from thinkrl.rollouts.signals import CUT, ROLLOUT_SIGNALS
 from thinkrl.rollouts.store import FinishReason, Group, Origin, Response, Rollouts
 from thinkrl.stages.scored_stage import REFERENCE_LOGPROBS, ScoredStage
 from thinkrl.stages.token_places import ids_of, joined_ends, spread_ends
@@ -138,6 +139,7 @@ def make_rollouts(
             note = [f"{len(ends)} tokens, counted with the recipe's tokenizer"]
         responses.append(_response(one, ids, ends.astype(np.int32), readings))
         notes.append(note)
+    _give_shared_thinking(responses)
     prompts = {one.prompt.prompt_id: one.prompt for one in given}
     groups = [Group(name, prompt, np.zeros(0, dtype=np.int32)) for name, prompt in prompts.items()]
     return Rollouts.from_responses(groups, responses), notes
@@ -210,8 +212,8 @@ def _response(
     blank = np.full(count, np.nan, dtype=np.float32)
     filled = {
         name: np.asarray(_numbers(one, name, one.signals[name], "token"), dtype=np.float32)
-        for name in ROLLOUT_SIGNALS
-        if one.signals.get(name) is not None
+        for name, signal in ROLLOUT_SIGNALS.items()
+        if signal.shape == "token" and one.signals.get(name) is not None
     }
     return Response(
         response_id=one.response_id,
@@ -224,7 +226,34 @@ def _response(
         entropies=filled.get("entropies", blank),
         versions=np.zeros(count, dtype=np.int32),
         char_ends=ends,
+        cut=_cut(one, count),
     )
+
+
+def _cut(one: GivenResponse, count: int) -> Cut | None:
+    """What the line says of the thinking that its response shares. Raises SignalError where that cannot be."""
+    given = one.signals.get(CUT.name)
+    if given is None:
+        return None
+    where = f"{one.where}: the signal {CUT.name!r} of response {one.response_id!r}"
+    try:
+        cut = Cut.from_json(given)
+    except ValueError as error:
+        raise SignalError(f"{where}: {error}") from error
+    if cut.kept > count:
+        raise SignalError(f"{where} keeps {cut.kept} tokens of thinking, but the response has {count}")
+    # Files may number the thoughts of each prompt anew.
+    return replace(cut, thinking=f"{one.prompt.prompt_id}/{cut.thinking}")
+
+
+def _give_shared_thinking(responses: list[Response]) -> None:
+    """A thinking that several responses share was sampled once: to all but its owner it is given."""
+    owners = thinking_owners([response.cut for response in responses])
+    for row, (response, owns) in enumerate(zip(responses, owners, strict=True)):
+        if response.cut is not None and not owns:
+            origins = response.origins.copy()
+            origins[: response.cut.kept] = Origin.GIVEN
+            responses[row] = replace(response, origins=origins)
 
 
 def _column(name: str, readings: Mapping[str, Reading], given: Sequence[GivenResponse], rollouts: Rollouts) -> Any:
@@ -273,12 +302,13 @@ def _advantages(
 
 
 def _shown_advantages(advantages: Advantages | None, n: int) -> Sequence[Number | list[Number]]:
-    """One number a response, or one a token for all where the tokens of some response differ."""
+    """One number a response, or one a token for all where the tokens of some response differ, null at given tokens."""
     if advantages is None:
         return [None] * n
     rows = [row if kept else row[:0] for row, kept in zip(advantages.values, advantages.kept, strict=True)]
-    if all(len(row) == 0 or np.all(row == row[0]) for row in rows):
-        return [_number(row[0]) if len(row) else None for row in rows]
+    known = [row[~np.isnan(row)] for row in rows]
+    if all(len(row) == 0 or np.all(row == row[0]) for row in known):
+        return [_number(row[0]) if len(row) else None for row in known]
     return [[_number(value) for value in row] if len(row) else None for row in rows]
 
 
