@@ -31,7 +31,7 @@ settings.load_profile("patient")
 NAN = math.nan
 
 
-def batch(texts: list[str], groups: list[str] | None = None) -> Rollouts:
+def batch(texts: list[str], groups: list[str] | None = None, reference: str = "7") -> Rollouts:
     """One token per character."""
     names = groups or ["g"] * len(texts)
     made = []
@@ -44,7 +44,8 @@ def batch(texts: list[str], groups: list[str] | None = None) -> Rollouts:
                 np.arange(1, n + 1, dtype=np.int32),
             )
         )  # fmt: skip
-    prompts = {name: Prompt(name, (Message("user", "3 and 4"),), "7", metadata={"pair_id": "p"}) for name in names}
+    asked, shared = (Message("user", "3 and 4"),), {"pair_id": "p"}
+    prompts = {name: Prompt(name, asked, reference, metadata=shared) for name in names}
     return Rollouts.from_responses([Group(k, p, np.zeros(1, np.int32)) for k, p in prompts.items()], made)
 
 
@@ -411,7 +412,8 @@ def test_shipped_rewards_build_and_score(path: Path, tmp_path: Path) -> None:
     texts = ["<think>3 + 4 = 7</think><answer>\\boxed{7}</answer>", "8"]
     numbers = [name for name, reading in composed.signals().items() if reading.signal.shape == "number"]
     signals = {name: np.asarray([0.75, 0.25]) for name in numbers}
-    result = composed.score(batch(texts, groups), RewardContext(signals=signals))
+    reference = "A" if path.stem == "pairwise_verdict" else "7"  # a verdict between two has a side for a reference
+    result = composed.score(batch(texts, groups, reference), RewardContext(signals=signals))
     assert result.kept.all()
     if "correctness" in composed.terms:
         assert result.verdicts == (Verdict.CORRECT, Verdict.WRONG)

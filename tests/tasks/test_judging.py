@@ -28,7 +28,7 @@ def test_the_chosen_answer_is_better() -> None:
             assert int(worse) != int(better)
         else:
             assert granted(one.question, better) > granted(one.question, worse)
-            assert len(better) == len(worse) == 4
+            assert len(better) == len(worse) == 3
 
 
 def test_the_same_seed_gives_the_same_and_held_out_questions_are_left_out() -> None:

@@ -22,7 +22,7 @@ _DRAWS_PER_COMPARISON = 50
 
 @dataclass(frozen=True)
 class SmallComparisons:
-    """Sums (`4+3-2`, answers `5` and `6`) and wishes (`have acf`, answers `xafq` and `cxyz`), one after the other.
+    """Sums (`4+3-2`, answers `5` and `6`) and wishes (`have ac`, answers `xac` and `cxy`), one after the other.
 
     A wish is granted letter by letter; the better answer has more of them. Comparison i is a function of (seed, i).
     """
@@ -33,11 +33,11 @@ class SmallComparisons:
     """Seed of the comparisons."""
     min_terms: int = 2
     """Fewest terms of a sum, each of one digit."""
-    max_terms: int = 4
+    max_terms: int = 3
     """Most terms."""
-    wishes: int = 3
+    wishes: int = 2
     """Letters of a wish."""
-    letters: int = 4
+    letters: int = 3
     """Letters of an answer to a wish."""
     disjoint_from: ComparisonSource | None = None
     """Leaves out the questions that this source asks."""
