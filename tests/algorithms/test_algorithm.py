@@ -2,7 +2,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 
 from thinkrl.algorithms.advantages import GroupAdvantage
 from thinkrl.algorithms.algorithm import Algorithm
@@ -11,6 +10,8 @@ from thinkrl.algorithms.mismatch import ImportanceCorrection
 from thinkrl.algorithms.objective import ClippedObjective
 from thinkrl.algorithms.sides import SidesAdded
 from thinkrl.algorithms.types import Advantages, UpdateReport
+from thinkrl.config.build import build
+from thinkrl.config.compose import compose
 from thinkrl.rollouts.prompt import Prompt
 from thinkrl.rollouts.store import FinishReason, Group, Response, Rollouts
 from thinkrl.sampling.sampler import SamplingSpec
@@ -140,34 +141,37 @@ def test_advantages_check_their_shape():
         Advantages(column, np.ones(2, dtype=np.bool_), make_rollouts("a").logprobs)
 
 
-def build(node):
-    """The component a config names, without the checks of the real builder."""
-    if not isinstance(node, dict):
-        return node
-    target = {
-        f"{c.__module__}.{c.__name__}": c
-        for c in (Algorithm, GroupAdvantage, SidesAdded, ClippedObjective, KLLoss, KLReward)
-    }
-    return target[node["_target_"]](**{key: build(value) for key, value in node.items() if key != "_target_"})
+def shipped(name, folder):
+    """The algorithm of a recipe that takes it as it is shipped."""
+    recipe = folder / f"{name}.yaml"
+    recipe.write_text(
+        "# @package _global_\n"
+        f"defaults: [/base, {{/algorithm: {name}}}, _self_]\n"
+        f"name: {name}\n"
+        "constants: {kept_of_each: 1}\n"
+    )
+    composed = compose(str(recipe))
+    return build(Algorithm, composed.tree["algorithm"], composed, "algorithm")
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_shipped_configs_build_and_say_what_they_are(path):
-    text = path.read_text()
-    assert text.startswith("# ")
-    assert isinstance(build(yaml.safe_load(text)), Algorithm)
+def test_shipped_configs_build_and_say_what_they_are(path, tmp_path):
+    assert path.read_text().startswith("# ")
+    assert isinstance(shipped(path.stem, tmp_path), Algorithm)
 
 
-def test_shipped_configs_differ_where_the_methods_differ():
-    by_name = {path.stem: build(yaml.safe_load(path.read_text())) for path in CONFIGS}
-    assert {name for name, a in by_name.items() if a.needs_reference} == {"grpo", "co_reward"}
-    sides = by_name.pop("co_reward").advantage
+def test_shipped_configs_differ_where_the_methods_differ(tmp_path):
+    by_name = {path.stem: shipped(path.stem, tmp_path) for path in CONFIGS}
+    with_kl = {"grpo", "co_reward", "oreal", "oreal_outcome", "oreal_pairs"}
+    assert {name for name, a in by_name.items() if a.needs_reference} == with_kl
+    sides = by_name["co_reward"].advantage
     assert isinstance(sides, SidesAdded)
     assert sides.advantage.scale == "std"
+    plain = {name: a.advantage for name, a in by_name.items() if isinstance(a.advantage, GroupAdvantage)}
     scaled = {"grpo", "dapo", "gspo", "grpo_sequence_sum"}
-    assert {name for name, a in by_name.items() if a.advantage.scale == "std"} == scaled
-    assert by_name["rloo"].advantage.center == "leave_one_out"
-    assert by_name["reinforce"].advantage.center == "none"
+    assert {name for name, advantage in plain.items() if advantage.scale == "std"} == scaled
+    assert plain["rloo"].center == "leave_one_out"
+    assert plain["reinforce"].center == "none"
     assert by_name["dapo"].objective.clip_high == 0.28
     assert by_name["gspo"].objective.ratio == "sequence"
     assert by_name["dr_grpo"].objective.aggregation == "constant"
