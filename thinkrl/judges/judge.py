@@ -2,13 +2,12 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from thinkrl.config.component import UserError
 from thinkrl.data.templates import PromptTemplate
-from thinkrl.judges.answers import AnswerCache, JsonLines, answer_key
-from thinkrl.judges.backend import Backend, OpenBackend, Surroundings
-from thinkrl.judges.judgement import Call, Case, Judgement, Reply, transcript_row
+from thinkrl.judges.asking import Asking
+from thinkrl.judges.backend import Backend, Surroundings
+from thinkrl.judges.judgement import Case, Judgement
 from thinkrl.judges.scorers import OPPONENT, Pairwise, Scorer
 from thinkrl.sampling.sampler import SamplingSpec
 
@@ -36,7 +35,7 @@ class Judge:
     cache_file: str = ""
     """A file of answers that other runs read too; empty keeps them in the stage's folder."""
     transcript: bool = True
-    """Whether every call and reply is written to `judge_transcript.jsonl` in the stage's folder."""
+    """Whether every call and reply is written to a transcript in the stage's folder."""
 
     def check(self, fields: Collection[str]) -> None:
         """Raises a UserError when the prompt does not fit cases with `fields`, or the model cannot be had."""
@@ -57,57 +56,24 @@ class OpenJudge:
     """A judge at work."""
 
     def __init__(self, config: Judge, surroundings: Surroundings, name: str) -> None:
-        self._config = config
+        self._scorer = config.scorer
         self._prompt = config.prompt.read()
         self._seed = surroundings.seed
-        self._backend: OpenBackend = config.backend.open(surroundings)
-        self._identity = self._backend.identity
-        folder = surroundings.folder
-        self._cache = AnswerCache(self._cache_path(folder, name)) if config.cache else None
-        written = config.transcript and folder is not None
-        self._transcript = JsonLines(folder / f"{name}_transcript.jsonl") if written and folder is not None else None
-        for file in (self._cache, self._transcript):
-            if file is not None:
-                surroundings.closing.callback(file.close)
+        self._asking = Asking(
+            config.backend,
+            config.sampling,
+            surroundings,
+            name,
+            cache=config.cache,
+            cache_file=config.cache_file,
+            transcript=config.transcript,
+        )
 
     def judge(self, cases: Sequence[Case]) -> list[Judgement]:
         """A judgement for each case, in order. Raises UserError for what would fail every call."""
-        scorer = self._config.scorer
-        asked = [scorer.calls(case, self._prompt, self._seed) for case in cases]
-        replies = iter(self.ask([call for calls in asked for call in calls]))
+        asked = [self._scorer.calls(case, self._prompt, self._seed) for case in cases]
+        replies = iter(self._asking.ask([call for calls in asked for call in calls]))
         return [
-            scorer.judgement(case, [next(replies) for _ in calls], self._seed)
+            self._scorer.judgement(case, [next(replies) for _ in calls], self._seed)
             for case, calls in zip(cases, asked, strict=True)
         ]
-
-    def ask(self, calls: Sequence[Call]) -> list[Reply]:
-        """Replies in order, from the cache where they are known; equal calls are asked once."""
-        sampling = self._config.sampling
-        keys = [answer_key(self._identity, call, sampling) for call in calls]
-        found: dict[str, Reply] = {}
-        open_calls: dict[str, Call] = {}
-        for key, call in zip(keys, calls, strict=True):
-            known = self._cache.find(key) if self._cache is not None else None
-            if known is not None:
-                found[key] = known
-            else:
-                open_calls.setdefault(key, call)
-        waiting = list(open_calls)
-
-        def arrived(place: int, reply: Reply) -> None:
-            if self._cache is not None:
-                self._cache.keep(waiting[place], reply)
-
-        if waiting:
-            fresh = self._backend.ask(list(open_calls.values()), sampling, arrived)
-            found |= dict(zip(waiting, fresh, strict=True))
-        replies = [found[key] for key in keys]
-        if self._transcript is not None:
-            for key, call, reply in zip(keys, calls, replies, strict=True):
-                self._transcript.append({"key": key, **transcript_row(call, reply)})
-        return replies
-
-    def _cache_path(self, folder: Path | None, name: str) -> Path | None:
-        if self._config.cache_file:
-            return Path(self._config.cache_file)
-        return folder / f"{name}_answers.jsonl" if folder is not None else None
