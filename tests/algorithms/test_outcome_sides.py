@@ -65,15 +65,17 @@ def kept(totals: list[float], groups: list[int], order: list[int] | None = None,
     return {name for name, stays in zip(rollouts.response_ids, found.kept, strict=True) if stays}
 
 
-def test_mixed_groups_keep_so_many_of_each_outcome_and_others_none() -> None:
+def test_mixed_groups_keep_as_many_of_each_outcome_and_others_none() -> None:
     totals, groups = [1, -1, -1, 1, -1, 1, 1, -1, -1], [0, 0, 0, 0, 0, 1, 1, 2, 2]
     one = kept(totals, groups)
     assert len(one) == 2
     assert len(one & {"r0", "r3"}) == 1
-    two = kept(totals, groups, right=2, wrong=2)
+    two = kept(totals, groups, each=2)
     assert two >= one | {"r0", "r3"}
     assert len(two) == 4
-    assert kept(totals, groups, right=9, wrong=9) == {"r0", "r1", "r2", "r3", "r4"}
+    assert kept(totals, groups, each=9) == two  # no more wrong ones than there are right ones
+    with pytest.raises(ValueError, match="each must be at least 1"):
+        RandomOfEachOutcome(GroupAdvantage(), each=0)
 
 
 def test_ungradable_responses_are_of_no_outcome() -> None:

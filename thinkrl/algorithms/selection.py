@@ -14,7 +14,7 @@ from thinkrl.rollouts.streams import stream_key
 
 @dataclass(frozen=True)
 class RandomOfEachOutcome:
-    """Advantages of `advantage`, from whole groups; then some random responses of each outcome stay in a group.
+    """Advantages of `advantage`, from whole groups; then as many random right as wrong responses stay in a group.
 
     A response is right where its reward is above 0. Groups in which all are right, or none is, leave the loss whole
     (OREAL, arXiv 2502.06781, keeps one response of each outcome). What is drawn depends on the seed and the response
@@ -23,17 +23,14 @@ class RandomOfEachOutcome:
 
     advantage: AdvantageEstimator
     """Makes the advantages, of all responses."""
-    right: int = 1
-    """Right responses that stay in a group, where there are as many."""
-    wrong: int = 1
-    """Wrong responses that stay in a group, where there are as many."""
+    each: int = 1
+    """Responses of either outcome that stay in a group; fewer of both where a group has fewer of one."""
     seed: int = 0
     """Another seed gives other draws."""
 
     def __post_init__(self) -> None:
-        for name in ("right", "wrong"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.each < 1:
+            raise ValueError(f"each must be at least 1, got {self.each}")
 
     @property
     def reads_tokens(self) -> bool:
@@ -59,10 +56,10 @@ class RandomOfEachOutcome:
         for rows in groups:
             rows = rows[found.kept[rows]]
             positive = totals[rows] > 0
-            if positive.any() and not positive.all():
-                mixed += 1
-                for outcome, count in ((positive, self.right), (~positive, self.wrong)):
-                    kept[self._drawn(rows[outcome], rollouts)[:count]] = True
+            count = min(self.each, int(positive.sum()), int((~positive).sum()))
+            mixed += count > 0
+            for outcome in (positive, ~positive):
+                kept[self._drawn(rows[outcome], rollouts)[:count]] = True
         metrics = {
             "selection/mixed_groups": mixed / max(len(groups), 1),
             "selection/kept_responses": float(kept.sum()) / max(len(kept), 1),
