@@ -409,9 +409,11 @@ def test_shipped_rewards_build_and_score(path: Path, tmp_path: Path) -> None:
     tree = compose(recipe)
     composed = build(Reward, tree.tree["reward"], tree, "reward")
     groups = ["g", "h"] if path.stem == "cross_vote" else None  # a question and its twin
-    texts = ["<think>3 + 4 = 7</think><answer>\\boxed{7}</answer>", "8"]
+    texts = ["<think>3 + 4 = 7</think><answer>\\boxed{7}</answer>", "\\boxed{8}"]
     numbers = [name for name, reading in composed.signals().items() if reading.signal.shape == "number"]
-    signals = {name: np.asarray([0.75, 0.25]) for name in numbers}
+    signals: dict[str, Any] = {name: np.asarray([0.75, 0.25]) for name in numbers}
+    if path.stem == "vsrm":  # one more accuracy than there are steps
+        signals["step_accuracies"] = Ragged.from_rows([[0.5, 1.0]] * 2, np.float64)
     reference = "A" if path.stem == "pairwise_verdict" else "7"  # a verdict between two has a side for a reference
     result = composed.score(batch(texts, groups, reference), RewardContext(signals=signals))
     assert result.kept.all()

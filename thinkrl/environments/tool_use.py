@@ -16,7 +16,6 @@ from thinkrl.rollouts.prompt import Prompt
 from thinkrl.rollouts.store import FinishReason, Origin, Response, Rollouts
 from thinkrl.rollouts.streams import stream_key
 from thinkrl.rollouts.tool_calls import ToolCall, ToolCallError, ToolSyntax
-from thinkrl.sampling.ranked_sampler import RankedSampler
 from thinkrl.sampling.sampler import Sample, Sampler, SampleRequest, SamplingSpec
 
 if TYPE_CHECKING:
@@ -150,6 +149,8 @@ class ToolUse:
 
     def _said(self, calling: Sequence[tuple[_Trajectory, ToolCall | str]], sampler: Sampler) -> list[str]:
         """What each reads, in order. Of several processes the first asks: a tool that is slow is slow for all."""
+        from thinkrl.sampling.ranked_sampler import RankedSampler  # torch, which configurations do without
+
         calls = [call for _, call in calling]
         if not isinstance(sampler, RankedSampler):
             return self._answers(calls)
