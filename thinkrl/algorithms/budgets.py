@@ -20,7 +20,7 @@ def budget_prior(budgets: Array, kind: Prior, each_earlier: float = 0.0) -> Arra
     if kind == "uniform":
         return np.full(m, 1.0 / m)
     if kind == "linear":
-        return budgets / budgets.sum()
+        return np.asarray(budgets / budgets.sum())
     prior = np.full(m, each_earlier)
     prior[-1] = 1.0 - each_earlier * (m - 1)
     return prior
@@ -36,7 +36,8 @@ def earlier_baseline(scores: Array, prior: Array) -> Array:
     segment s, later budgets counting double; 0 for the first segment."""
     doubling = 2.0 ** np.arange(scores.shape[1])
     before = np.cumsum(scores * doubling, axis=1)[:, :-1] / np.cumsum(doubling)[:-1]
-    return _from_the_end(prior[None, :]) * np.concatenate([np.zeros((len(scores), 1)), before], axis=1)
+    before = np.concatenate([np.zeros((len(scores), 1)), before], axis=1)
+    return np.asarray(_from_the_end(prior[None, :]) * before)
 
 
 def group_baseline(scores: Array, prior: Array) -> Array:
@@ -57,7 +58,8 @@ def thinking_advantages(scores: Array, budgets: Array, prior: Array, baseline: B
     if baseline == "earlier":
         return returns - earlier_baseline(scores, prior)
     weight = np.concatenate([[0.0], budgets[:-1]]) / budgets[-1]
-    return returns - weight * earlier_baseline(scores, prior) - (1.0 - weight) * group_baseline(scores, prior)
+    expected = weight * earlier_baseline(scores, prior) + (1.0 - weight) * group_baseline(scores, prior)
+    return np.asarray(returns - expected)
 
 
 def _from_the_end(values: Array) -> Array:
