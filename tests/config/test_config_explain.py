@@ -69,7 +69,7 @@ def test_a_mistyped_key_names_the_nearest(project: Path, key: str, says: str) ->
 
 def test_meanings_need_source_only() -> None:
     assert meanings(Scale)["limits"].startswith("The cap of each kind of size")
-    assert {"steps", "prompts", "batch_prompts", "group_size", "new_tokens", "epochs"} == SIZED_KINDS
+    assert {"steps", "prompts", "batch_prompts", "group_size", "new_tokens", "epochs", "companion_steps"} == SIZED_KINDS
 
 
 @pytest.mark.parametrize("limits", [{"stepz": 1}, {"steps": 0}])

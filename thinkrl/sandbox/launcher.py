@@ -102,7 +102,8 @@ def _build_root(settings: Mapping[str, Any]) -> None:
         os.chown(folder, INSIDE_ID, INSIDE_ID)
         kernel.mount(folder, folder, flags=kernel.MS_BIND)
         kernel.set_attributes(folder, _WRITE)
-    os.symlink(SCRATCH, "/tmp")
+    if not os.path.isdir("/tmp"):  # it is there where an interpreter or packages lie below it
+        os.symlink(SCRATCH, "/tmp")
     os.makedirs("/etc", exist_ok=True)
     with open("/etc/passwd", "w") as file:
         file.write(f"{HOST_NAME}:x:{INSIDE_ID}:{INSIDE_ID}::{SCRATCH}:\n")

@@ -113,7 +113,10 @@ def visible(packages: list[str]) -> tuple[dict[str, str], dict[str, str]]:
     """What a program may read, by its path inside: the interpreter and libraries; and links beside them."""
     base = sys.base_prefix
     wanted = ["/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/share/zoneinfo", f"{base}/lib", f"{base}/lib64"]
-    wanted += [sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"), os.path.realpath(sys.executable)]
+    # The interpreter's own, not those of a virtual environment around it.
+    own = {"base": base, "platbase": sys.base_exec_prefix, "installed_base": base}
+    wanted += [sysconfig.get_path(name, vars=own) for name in ("stdlib", "platstdlib")]
+    wanted.append(os.path.realpath(sys.executable))
     read: dict[str, str] = {}
     links: dict[str, str] = {}
     for path in [*wanted, *packages]:
@@ -155,7 +158,9 @@ def _bubblewrap(program: str, read: Mapping[str, str], links: Mapping[str, str],
         command += ["--dev-bind", f"/dev/{device}", f"/dev/{device}"]
     for folder in (SCRATCH, "/dev/shm"):
         command += ["--perms", "0700", "--size", str(disk_bytes), "--tmpfs", folder]
-    return [*command, "--symlink", SCRATCH, "/tmp", "--remount-ro", "/", "--chdir", SCRATCH, "--"]
+    if not any(path.startswith("/tmp/") for path in (*read, str(own))):
+        command += ["--symlink", SCRATCH, "/tmp"]
+    return [*command, "--remount-ro", "/", "--chdir", SCRATCH, "--"]
 
 
 def _linux_version() -> tuple[int, int]:
