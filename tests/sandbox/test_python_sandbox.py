@@ -3,6 +3,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from thinkrl.sandbox import means as means_room
-from thinkrl.sandbox import prepared
+from thinkrl.sandbox import prepared, python_sandbox
 from thinkrl.sandbox.execution import Execution, Limit, SandboxError, limit_of
 from thinkrl.sandbox.means import Means, find_means
 from thinkrl.sandbox.python_sandbox import PythonSandbox
@@ -86,6 +87,20 @@ def test_limits_read_from_how_a_program_ended() -> None:
     assert limit_of(-9, "", 1.01, 1.0) is Limit.CPU
     assert limit_of(-9, "", 0.5, 1.0) is None
     assert limit_of(-24, "", 0.5, 1.0) is Limit.CPU
+
+
+def test_packages_below_tmp_can_be_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where /tmp has to be a folder, it is no link to the scratch folder, which temporary files go to all the same."""
+    folder = Path(tempfile.mkdtemp(dir="/tmp"))
+    try:
+        folder.chmod(0o755)
+        (folder / "shown.py").write_text("x = 42")
+        monkeypatch.setattr(python_sandbox, "installed_packages", lambda: [str(folder)])
+        program = "import shown, tempfile\nprint(shown.x, tempfile.mkstemp()[1].startswith('/scratch/'))"
+        (done,) = PythonSandbox(packages=True).run_all([program])
+    finally:
+        shutil.rmtree(folder)
+    assert (done.stdout, done.exit_code) == ("42 True\n", 0)
 
 
 def test_packages_can_be_shown() -> None:
