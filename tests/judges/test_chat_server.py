@@ -127,7 +127,7 @@ def test_a_server_that_asks_to_wait_is_waited_for() -> None:
         assert time.monotonic() - begun >= 0.4
 
 
-@pytest.mark.parametrize("wait", ["3600", formatdate(time.time() + 3600, usegmt=True)])
+@pytest.mark.parametrize("wait", ["3600", formatdate(time.time() + 3600, usegmt=True)], ids=["seconds", "date"])
 def test_a_wait_beyond_the_deadline_ends_the_call_at_once(wait: str) -> None:
     with serving(lambda h, body, n: h.send(b"busy", 429, Retry_After=wait)) as server:
         begun = time.monotonic()
