@@ -13,6 +13,7 @@ from thinkrl.grading.verdict import Verdict
 from thinkrl.parallel.ranks import Ranks
 from thinkrl.rewards.result import RewardResult
 from thinkrl.rewards.schedules import progress
+from thinkrl.rewards.signals import Reading
 from thinkrl.rollouts.signals import Signal
 from thinkrl.rollouts.store import Rollouts
 from thinkrl.sampling.sampler import SamplingSpec
@@ -83,6 +84,15 @@ def test_grpo_refuses_a_signal_that_nothing_supplies() -> None:
         make_grpo(algorithm=many, reward=reward)
     supplying = SimpleNamespace(supplies=lambda: (judged,))
     make_grpo(algorithm=many, reward=reward, companions={"judge": supplying})
+
+
+def test_reward_and_estimator_read_a_signal_in_one_shape() -> None:
+    many = algorithm()
+    many.advantage = SimpleNamespace(signals=lambda: (Signal("judged", "of each token", "token"),))
+    of_response = Reading(Signal("judged", "of the response"), ("thinking",))
+    reward = SimpleNamespace(signals=lambda: {"judged": of_response})
+    with pytest.raises(ValueError, match="'judged' must be read in one shape, got 'number' by thinking and 'token'"):
+        make_grpo(algorithm=many, reward=reward)
 
 
 def test_the_policy_learns_in_some_step() -> None:

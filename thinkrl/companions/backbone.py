@@ -1,4 +1,4 @@
-"""Which weights a companion with a scalar head starts from."""
+"""Companions that learn a model with a scalar head: which weights it starts from, and how it is kept."""
 
 import json
 from pathlib import Path
@@ -6,13 +6,37 @@ from pathlib import Path
 import torch
 
 from thinkrl.companions.companion import CompanionStart
+from thinkrl.learning.learner import LearnerState
+from thinkrl.learning.value_model import ValueModel
 from thinkrl.models.heads import load_scalar_model, scalar_model
 from thinkrl.models.policy import Policy
 from thinkrl.models.pretrained import Dtype
+from thinkrl.models.saving import save_policy
 from thinkrl.models.source import ModelSource
 
 POLICY = "policy"
 """Names the policy, as the stage starts from it, where a stage's name could stand."""
+
+
+class LearnedModel:
+    """What open companions that learn one value model have in common: its state, and its export."""
+
+    def __init__(self, model: ValueModel) -> None:
+        self._model = model
+
+    def state(self) -> LearnerState:
+        """Weights, moments, counters."""
+        return self._model.state()
+
+    def load_state(self, state: LearnerState) -> None:
+        """Restores `state` bit for bit."""
+        self._model.load_state(state)
+
+    def save(self, folder: Path) -> None:
+        """Writes the model, which `model_from` of a later stage's companion can name."""
+        masters = self._model.model.masters
+        assert masters is not None
+        save_policy(self._model.model, folder, masters)
 
 
 def open_scalar_model(

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated
 
 import numpy as np
@@ -13,12 +12,10 @@ from torch import Tensor
 from thinkrl.algorithms.algorithm import dealt_groups
 from thinkrl.algorithms.token_returns import VALUES
 from thinkrl.algorithms.types import Advantages, LossOutputs, SumCount, UpdateReport
-from thinkrl.companions.backbone import POLICY, open_scalar_model
+from thinkrl.companions.backbone import POLICY, LearnedModel, open_scalar_model
 from thinkrl.companions.companion import Companion, CompanionStart
 from thinkrl.config.component import ConfigError, Sized
-from thinkrl.learning.learner import LearnerState
 from thinkrl.learning.value_model import ValueLearner, ValueModel
-from thinkrl.models.saving import save_policy
 from thinkrl.models.source import ModelSource
 from thinkrl.rewards.result import RewardResult
 from thinkrl.rollouts.ragged import Ragged
@@ -69,12 +66,12 @@ class Critic:
         return OpenCritic(self, self.learner.open(model, start.total_steps * self.passes * self.minibatches))
 
 
-class OpenCritic:
+class OpenCritic(LearnedModel):
     """A critic on one value model."""
 
     def __init__(self, config: Critic, model: ValueModel) -> None:
         self._config = config
-        self._model = model
+        super().__init__(model)
         self._said: Ragged | None = None
 
     def signals(self, rollouts: Rollouts) -> Mapping[str, Ragged]:
@@ -96,20 +93,6 @@ class OpenCritic:
             loss = _ClippedError(said.take(rows), returns.take(rows), self._config.value_clip)
             reports.append(self._model.update(part, np.flatnonzero(advantages.kept[rows]), loss))
         return {**metrics, **_merged(reports)}
-
-    def state(self) -> LearnerState:
-        """Weights, moments, counters."""
-        return self._model.state()
-
-    def load_state(self, state: LearnerState) -> None:
-        """Restores `state` bit for bit."""
-        self._model.load_state(state)
-
-    def save(self, folder: Path) -> None:
-        """Writes the model, which `model_from` of a later stage's companion can name."""
-        masters = self._model.model.masters
-        assert masters is not None
-        save_policy(self._model.model, folder, masters)
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,11 +12,9 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from thinkrl.algorithms.evidence import TOKEN_LOGITS
 from thinkrl.algorithms.ratio import response_means
 from thinkrl.algorithms.types import Advantages, LossOutputs, SumCount
-from thinkrl.companions.backbone import POLICY, open_scalar_model
+from thinkrl.companions.backbone import POLICY, LearnedModel, open_scalar_model
 from thinkrl.companions.companion import Companion, CompanionStart
-from thinkrl.learning.learner import LearnerState
 from thinkrl.learning.value_model import ValueLearner, ValueModel
-from thinkrl.models.saving import save_policy
 from thinkrl.models.source import ModelSource
 from thinkrl.probes.decisive_tokens import pattern_tokens, weight_correlation
 from thinkrl.rewards.result import RewardResult
@@ -60,11 +57,11 @@ class TokenRewardModel:
         return OpenTokenRewardModel(self.learner.open(model, start.total_steps), self.decisive)
 
 
-class OpenTokenRewardModel:
+class OpenTokenRewardModel(LearnedModel):
     """A token-level reward model on one value model."""
 
     def __init__(self, model: ValueModel, decisive: str | None = None) -> None:
-        self._model = model
+        super().__init__(model)
         self._decisive = decisive
         self._said: Ragged | None = None
 
@@ -91,20 +88,6 @@ class OpenTokenRewardModel:
                 weights, pattern_tokens(rollouts, self._decisive), rows
             )
         return {name: value for name, value in metrics.items() if not np.isnan(value)}
-
-    def state(self) -> LearnerState:
-        """Weights, moments, counters."""
-        return self._model.state()
-
-    def load_state(self, state: LearnerState) -> None:
-        """Restores `state` bit for bit."""
-        self._model.load_state(state)
-
-    def save(self, folder: Path) -> None:
-        """Writes the model, which `model_from` of a later stage's companion can name."""
-        masters = self._model.model.masters
-        assert masters is not None
-        save_policy(self._model.model, folder, masters)
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from thinkrl.config.component import PromptCount
-from thinkrl.data.files import SUFFIXES, read_rows
+from thinkrl.data.files import check_file, read_rows
 from thinkrl.data.hub import HubPrompts
 from thinkrl.data.rows import read_turns
 from thinkrl.data.source import DataError, json_value
@@ -125,8 +125,7 @@ class FileComparisons:
     """At most this many, from the start of the file."""
 
     def __post_init__(self) -> None:
-        if Path(self.path).suffix not in SUFFIXES:
-            raise ValueError(f"path must end with {', '.join(SUFFIXES)}, got {self.path!r}")
+        check_file(self.path, self.size)
 
     def comparisons(self) -> Sequence[Comparison]:
         """Reads the file. Raises DataError naming file and line, or row, that cannot be read."""

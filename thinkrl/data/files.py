@@ -14,6 +14,16 @@ from thinkrl.rollouts.prompt import Prompt
 SUFFIXES = (".jsonl", ".json", ".parquet")
 
 
+def check_file(path: str, size: int, template: str | None = None) -> None:
+    """Raises ValueError for a file of another kind, for no rows, and for a template without a field."""
+    if Path(path).suffix not in SUFFIXES:
+        raise ValueError(f"path must end with {', '.join(SUFFIXES)}, got {path!r}")
+    if size < 1:
+        raise ValueError(f"size must be at least 1, got {size}")
+    if template is not None:
+        check_template(template)
+
+
 @dataclass(frozen=True)
 class FilePrompts:
     """Prompts of one file, in the file's order. Ids are `<file name>-<row>` unless the schema names a column."""
@@ -30,11 +40,7 @@ class FilePrompts:
     """User turn for questions and prompts given as text."""
 
     def __post_init__(self) -> None:
-        if Path(self.path).suffix not in SUFFIXES:
-            raise ValueError(f"path must end with {', '.join(SUFFIXES)}, got {self.path!r}")
-        if self.size < 1:
-            raise ValueError(f"size must be at least 1, got {self.size}")
-        check_template(self.template)
+        check_file(self.path, self.size, self.template)
 
     def prompts(self) -> Sequence[Prompt]:
         """Reads the file. Raises DataError naming file and line, or row, that cannot be read."""

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thinkrl.config.component import PromptCount
-from thinkrl.data.files import SUFFIXES, read_rows
+from thinkrl.data.files import check_file, read_rows
 from thinkrl.data.rows import USUAL, RowReader, RowSchema
-from thinkrl.data.source import DataError, check_template, fill_template, question_text
+from thinkrl.data.source import DataError, fill_template, question_text
 from thinkrl.rollouts.prompt import Prompt
 from thinkrl.rollouts.spans import read_response
 
@@ -60,11 +60,7 @@ class FileJudged:
     """User turn for questions and prompts given as text."""
 
     def __post_init__(self) -> None:
-        if Path(self.path).suffix not in SUFFIXES:
-            raise ValueError(f"path must end with {', '.join(SUFFIXES)}, got {self.path!r}")
-        if self.size < 1:
-            raise ValueError(f"size must be at least 1, got {self.size}")
-        check_template(self.template)
+        check_file(self.path, self.size, self.template)
 
     def judged(self) -> Sequence[JudgedResponse]:
         """Reads the file. Raises DataError for a row without a response, or without a number."""

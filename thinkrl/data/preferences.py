@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from thinkrl.config.component import PromptCount
-from thinkrl.data.files import SUFFIXES, read_rows
+from thinkrl.data.files import check_file, read_rows
 from thinkrl.data.rows import Row, RowReader, RowSchema
-from thinkrl.data.source import DataError, check_template, json_value
+from thinkrl.data.source import DataError, json_value
 from thinkrl.data.traces import stored_prompt
 from thinkrl.rollouts.prompt import Prompt
 
@@ -61,11 +61,7 @@ class FilePreferences:
     """User turn for prompts given as text."""
 
     def __post_init__(self) -> None:
-        if Path(self.path).suffix not in SUFFIXES:
-            raise ValueError(f"path must end with {', '.join(SUFFIXES)}, got {self.path!r}")
-        if self.size < 1:
-            raise ValueError(f"size must be at least 1, got {self.size}")
-        check_template(self.template)
+        check_file(self.path, self.size, self.template)
 
     def preferences(self) -> Sequence[Preference]:
         """Reads the file. Raises DataError for a row that lacks a response, or whose responses answer two prompts."""

@@ -50,6 +50,23 @@ def read_signals(parts: Mapping[str, Iterable[object]]) -> dict[str, Reading]:
     return found
 
 
+def merge_readings(*several: Mapping[str, Reading]) -> dict[str, Reading]:
+    """Readings of several parts as one, each signal with all its readers.
+
+    Raises ValueError where two parts give one name different shapes.
+    """
+    found: dict[str, Reading] = {}
+    for name, reading in (pair for readings in several for pair in readings.items()):
+        known = found.get(name, Reading(reading.signal, ()))
+        if known.signal.shape != reading.signal.shape:
+            raise ValueError(
+                f"{name!r} must be read in one shape, got {known.signal.shape!r} by {' and '.join(known.readers)} and"
+                f" {reading.signal.shape!r} by {' and '.join(reading.readers)}"
+            )
+        found[name] = Reading(known.signal, tuple(dict.fromkeys((*known.readers, *reading.readers))))
+    return found
+
+
 def refuse_missing(readings: Mapping[str, Reading], rollouts: Rollouts, context: RewardContext) -> None:
     """Raises SignalError for the first declared signal that `context` lacks, or that does not fit the rollouts."""
     for name, reading in readings.items():

@@ -15,7 +15,7 @@ from thinkrl.data.source import PromptSource
 from thinkrl.environments.environment import Environment
 from thinkrl.learning.learner import LearnerSource
 from thinkrl.rewards.reward import Reward
-from thinkrl.rewards.signals import read_signals
+from thinkrl.rewards.signals import merge_readings, read_signals
 from thinkrl.rewards.term import RewardContext
 from thinkrl.rollouts.ragged import add
 from thinkrl.sampling.sampler import SamplerSource, SamplingSpec
@@ -80,7 +80,7 @@ class GRPO(Stage):
             )
         if not 0 <= self.companion_steps < self.steps:
             raise ValueError(f"companion_steps must be 0 or more and below steps, got {self.companion_steps}")
-        read = {**read_signals({"advantage": [self.algorithm.advantage]}), **self.reward.signals()}
+        read = merge_readings(self.reward.signals(), read_signals({"advantage": [self.algorithm.advantage]}))
         check_supplied(read.values(), self.companions)
 
     def check(self) -> None:

@@ -12,7 +12,7 @@ from thinkrl.config.nearest import suggestion
 from thinkrl.config.paths import conf_dir
 from thinkrl.config.schema import TARGET, fields_of, load_target
 from thinkrl.rewards.reward import Reward
-from thinkrl.rewards.signals import Reading, read_signals
+from thinkrl.rewards.signals import Reading, merge_readings, read_signals
 from thinkrl.rollouts.signals import LOGPROBS, Signal, reads_tokens
 
 if TYPE_CHECKING:
@@ -40,14 +40,10 @@ class ScoredStage:
 
     def signals(self) -> dict[str, Reading]:
         """All signals that are read, by name."""
-        found = self.reward.signals()
         parts: dict[str, list[object]] = {"advantage": [self.estimator]}
         if self.kl_reward is not None:
             parts["kl_reward"] = [_KLSignals()]
-        for name, reading in read_signals(parts).items():
-            known = found.get(name, Reading(reading.signal, ()))
-            found[name] = Reading(known.signal, (*known.readers, *reading.readers))
-        return found
+        return merge_readings(self.reward.signals(), read_signals(parts))
 
     @property
     def reads_tokens(self) -> bool:
