@@ -21,6 +21,7 @@ Dtype = Literal["float32", "bfloat16"]
 TORCH_DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 _HUB_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.txt", "tokenizer.model"]
+_TOKENIZER_FILES = ["*.json", "*.jinja", "*.txt", "tokenizer.model"]
 _log = logging.getLogger(__name__)
 
 
@@ -63,9 +64,10 @@ class PretrainedModel:
         """The tokenizer of `source` alone; from the hub no weights are downloaded."""
         if self.source in PACKAGED_MODELS or Path(self.source).is_dir():
             return _tokenizer(str(self.fetch()))
-        try:
-            return _tokenizer(self.source, revision=self.revision)
-        except (OSError, ValueError) as error:
+        try:  # transformers would ask a hub that is out of reach again and again, for a minute
+            files = snapshot_download(self.source, revision=self.revision, allow_patterns=_TOKENIZER_FILES)
+            return _tokenizer(files)
+        except (OSError, ValueError, HfHubHTTPError, LocalEntryNotFoundError) as error:
             raise ConfigError(
                 f"cannot load the tokenizer of {self.source!r}: it is not a folder, not a packaged model, not in the"
                 f" local hub cache, and the hub gave {type(error).__name__}"
@@ -103,8 +105,8 @@ class PretrainedModel:
             ) from error
 
 
-def _tokenizer(source: str, revision: str | None = None) -> PreTrainedTokenizerBase:
-    loaded: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source, revision=revision or "main")
+def _tokenizer(folder: str) -> PreTrainedTokenizerBase:
+    loaded: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
     return loaded
 
 
