@@ -28,6 +28,7 @@ def program(monkeypatch: pytest.MonkeyPatch):
     def set_program(text: str) -> list[str]:
         monkeypatch.setattr(launching, "COMMAND", (sys.executable, "-c"))
         monkeypatch.setattr(launching, "TERMINATE_SECONDS", 1.0)
+        monkeypatch.setattr(launching, "FEEL_SECONDS", 1.0)
         return [RANK + textwrap.dedent(text)]
 
     return set_program
@@ -66,6 +67,20 @@ def test_a_killed_rank_is_named_and_the_others_are_ended(program, capfd: pytest.
     assert "rank 1 of 2" in said
     assert "was ended by SIGKILL" in said
     assert "about to be killed" in said
+
+
+def test_the_others_have_time_to_say_what_they_waited_for(program, capfd: pytest.CaptureFixture[str]) -> None:
+    text = f"""
+        if rank == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(0.5)
+        print("rank 0 waited for the others", flush=True)
+        sys.exit({LOST_RANK_EXIT})
+    """
+    assert launch(2, program(text)) == 1
+    said = capfd.readouterr()
+    assert "rank 0 waited for the others" in said.out
+    assert "rank 1 of 2" in said.err
 
 
 def test_the_one_who_failed_is_blamed_not_the_one_who_noticed_first(program, capfd: pytest.CaptureFixture[str]) -> None:

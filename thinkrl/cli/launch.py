@@ -30,6 +30,8 @@ ALIVE = "THINKRL_LAUNCHER"
 LOOK_SECONDS = 0.05
 BLAME_SECONDS = 2.0
 """How long to wait, after a process has failed, for the one whose end it may only have felt."""
+FEEL_SECONDS = 5.0
+"""How long the others have to notice by themselves that one is lost, and to say what they waited for."""
 TERMINATE_SECONDS = 10.0
 """How long the others then have to end by themselves before they are killed."""
 LAST_SECONDS = 600.0
@@ -141,6 +143,9 @@ def _fail(started: Sequence[_Process]) -> int:
         time.sleep(LOOK_SECONDS)
         culprit = _culprit(started)
     code = culprit.code or 1
+    deadline = time.monotonic() + FEEL_SECONDS
+    while any(process.code is None for process in started) and time.monotonic() < deadline:
+        time.sleep(LOOK_SECONDS)
     _end(started)
     if culprit.rank == 0 and code > 0:  # it has said so itself, on this terminal
         return code
