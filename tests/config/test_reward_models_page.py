@@ -8,16 +8,29 @@ import pytest
 import yaml
 
 from thinkrl.companions.reward_model import RewardModel
+from thinkrl.companions.rewriting import AssistantRewriting
 from thinkrl.config.build import build
 from thinkrl.config.compose import compose
+from thinkrl.config.schema import load_target
 from thinkrl.data.judged import FileJudged
+from thinkrl.data.solutions import FileSolutions
+from thinkrl.stages.evaluate_reward_models import EvaluateRewardModels
 from thinkrl.stages.experiment import Experiment
 from thinkrl.stages.grpo import GRPO
 from thinkrl.stages.reward_model import TrainRewardModel
 
 PAGE = (Path(__file__).parents[2] / "docs" / "reward_models.md").read_text()
-RECIPE, FILES = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+RECIPE, FILES, LEARNS, MEASURES = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
 USUAL = "/base, {/model: tiny}, {/data: chain_sum}, {/environment: single_turn}, {/algorithm: grpo}"
+
+
+def added(text: str) -> str:
+    """The recipe of the page with what the page adds to it."""
+    recipe, more = yaml.safe_load(RECIPE), yaml.safe_load(f"defaults:\n{text}")
+    taken = {key for entry in more["defaults"] for key in entry}
+    recipe["defaults"] = [entry for entry in recipe["defaults"] if not taken & entry.keys()] + more["defaults"]
+    recipe["stages"] |= more["stages"]
+    return str(yaml.safe_dump(recipe, sort_keys=False))
 
 
 def built(folder: Path, text: str) -> Experiment:
@@ -62,3 +75,25 @@ def test_files_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         [("x", 1.0)],
         [("x", 1.0), ("y", 0.0)],
     ]
+
+
+def test_the_reward_model_that_learns_along(tmp_path: Path) -> None:
+    grpo = built(tmp_path, added(LEARNS)).stages["grpo"]
+    assert isinstance(grpo, GRPO)
+    companion = grpo.companions["reward_model"]
+    assert isinstance(companion, RewardModel)
+    assert companion.update is not None
+    assert isinstance(companion.update.rewriting, AssistantRewriting)
+    assert companion.reads.keep_ends == (500, 1000)
+
+
+def test_the_stage_that_measures(tmp_path: Path) -> None:
+    measured = built(tmp_path, added(MEASURES)).stages["measured"]
+    assert isinstance(measured, EvaluateRewardModels)
+    assert isinstance(measured.benchmarks["rewardmath"], FileSolutions)
+    assert measured.needs() == (("samples", "traces"),)
+
+
+def test_named_classes_are_there() -> None:
+    for name in set(re.findall(r"`?(thinkrl\.[\w.]+\.[A-Z]\w+)", PAGE)):
+        assert load_target(name)

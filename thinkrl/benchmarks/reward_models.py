@@ -3,11 +3,12 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from thinkrl.benchmarks.one_to_many import sweep
 from thinkrl.rollouts.prompt import Prompt
 
 Array = NDArray[np.float64]
@@ -91,6 +92,21 @@ class RMBenchLevels:
         found = {name: float(np.mean([one[name] for one in levels.values()])) for name in ("easy", "normal", "hard")}
         found |= {domain: float(np.mean(list(one.values()))) for domain, one in levels.items()}
         return found | {"average": float(np.mean([found[domain] for domain in levels]))}
+
+
+@dataclass(frozen=True)
+class Sweeps:
+    """RewardMATH (arXiv 2410.01729) by a judge of pairs: a problem is won where all pairs of its right solution are."""
+
+    def numbers(self, prompts: Sequence[Prompt], scores: Array) -> dict[str, float]:
+        """`strict` and `reciprocal_rank`, means over problems; a pair counts where every verdict on it is right."""
+        pairs: dict[str, dict[tuple[Any, Any], bool]] = {}
+        for prompt, score in zip(prompts, scores, strict=True):
+            one = pairs.setdefault(str(prompt.metadata.get("comparison_id")), {})
+            pair = prompt.metadata.get("chosen"), prompt.metadata.get("rejected")
+            one[pair] = one.get(pair, True) and bool(score == 1)
+        found = [sweep(list(one.values())) for one in pairs.values()]
+        return {name: float(np.mean([one[name] for one in found])) for name in ("strict", "reciprocal_rank") if found}
 
 
 def section_scores(subsets: Mapping[str, float]) -> dict[str, float]:

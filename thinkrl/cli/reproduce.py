@@ -154,7 +154,10 @@ def print_outcome(claim: "Claim", outcome: "Outcome") -> None:
         sign, bound = ("at least", check.at_least) if check.at_least is not None else ("at most", check.at_most)
         method, baseline = (_side(check.arm, check.stage), _side(check.against, check.other_stage))
         console.print(f"\n{name}: {check.statement}: [bold]{decided.verdict}[/bold]")
-        console.print(f"  {check.metric} {decided.means[0]:.4g} ({method}) against {decided.means[1]:.4g} ({baseline})")
+        against = f"{check.against_metric} " if check.against_metric else ""
+        console.print(
+            f"  {check.metric} {decided.means[0]:.4g} ({method}) against {against}{decided.means[1]:.4g} ({baseline})"
+        )
         console.print(
             f"  {check.compare} {estimate.value:.3g}, 95% interval {estimate.low:.3g} to {estimate.high:.3g},"
             f" claimed {sign} {bound:g}"

@@ -1,6 +1,6 @@
-"""A reward model beside the policy: it says what responses are worth, and stays as it is."""
+"""A reward model beside the policy: it says what responses are worth, and stays as it is or learns along."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,12 +9,13 @@ from numpy.typing import NDArray
 
 from thinkrl.algorithms.score_loss import area_under_curve
 from thinkrl.algorithms.types import Advantages
+from thinkrl.companions.backbone import LearnedModel
 from thinkrl.companions.companion import Companion, CompanionStart
+from thinkrl.companions.pair_update import OpenPairUpdate, PairUpdate
 from thinkrl.config.component import ConfigError
 from thinkrl.data.chat import ChatRenderer
 from thinkrl.data.judged import JudgedText
 from thinkrl.grading.verdict import Verdict
-from thinkrl.learning.learner import LearnerState
 from thinkrl.learning.score_model import score_texts
 from thinkrl.learning.value_model import ValueLearner, ValueModel
 from thinkrl.models.device import Device
@@ -22,13 +23,14 @@ from thinkrl.models.heads import load_scalar_model
 from thinkrl.models.pretrained import Dtype
 from thinkrl.rewards.model_score import score_signal
 from thinkrl.rewards.result import RewardResult
+from thinkrl.rollouts.prompt import Prompt
 from thinkrl.rollouts.signals import Signal
 from thinkrl.rollouts.store import Rollouts
 
 
 @dataclass(frozen=True)
 class RewardModel:
-    """The score of each response by a frozen model with a scalar head; NaN where it reads nothing.
+    """The score of each response by a model with a scalar head; NaN where it reads nothing.
 
     A published reward model (transformers' sequence classification with one label, in safetensors), or what a stage
     `TrainRewardModel` made. The reward term `ModelScore` pays the signal.
@@ -47,7 +49,9 @@ class RewardModel:
     device: Device = "auto"
     """Where it computes: `cuda`, `cpu`, or `auto`, the GPU when there is one."""
     micro_batch_tokens: int = 4096
-    """Tokens of one forward pass."""
+    """Tokens of one forward pass; a model that learns takes those of its learner."""
+    update: PairUpdate | None = None
+    """How it learns from each batch after the policy has; null leaves it as it is."""
 
     def __post_init__(self) -> None:
         if (self.source is None) == (self.model_from is None):
@@ -67,55 +71,64 @@ class RewardModel:
         """Looks for a model in a folder; one on the hub is fetched when the stage opens it."""
         if self.source is not None and Path(self.source).is_dir() and not (Path(self.source) / "config.json").is_file():
             raise ConfigError(f"{self.source} holds no model: there is no config.json")
+        if self.update is not None:
+            self.update.check()
 
     def open(self, start: CompanionStart) -> Companion:
         """Loads the model."""
         folder = self.source if self.model_from is None else start.weights(self.model_from)
         assert folder is not None, "a stage that trains a reward model has made one"
-        model = load_scalar_model(folder, dtype=self.dtype, for_training=False, device=self.device)
-        learner = ValueLearner(row_tokens=self.micro_batch_tokens, micro_batch_tokens=self.micro_batch_tokens)
-        return OpenRewardModel(self, learner.open(model, total_steps=1))
+        update, tokens = self.update, self.micro_batch_tokens
+        policy = load_scalar_model(folder, dtype=self.dtype, for_training=update is not None, device=self.device)
+        learner = update.learner if update else ValueLearner(row_tokens=tokens, micro_batch_tokens=tokens)
+        model = learner.open(policy, start.total_steps if update else 1)
+        return OpenRewardModel(self, model, update.open(start, model, self.reads) if update else None)
 
 
-class OpenRewardModel:
+class OpenRewardModel(LearnedModel):
     """A reward model at work; see `Companion` for the contract."""
 
-    def __init__(self, config: RewardModel, model: ValueModel) -> None:
+    def __init__(self, config: RewardModel, model: ValueModel, update: OpenPairUpdate | None = None) -> None:
+        super().__init__(model)
         self._config = config
-        self._model = model
+        self._update = update
         self._renderer = ChatRenderer(model.model.tokenizer)
         self._said: NDArray[np.float64] = np.zeros(0)
 
+    def scores(self, prompts: Sequence[Prompt], texts: Sequence[str]) -> NDArray[np.float64]:
+        """What each text is worth as a response to its prompt, [n]; NaN where nothing is read."""
+        read = [self._config.reads.token_ids(p, text, self._renderer) for p, text in zip(prompts, texts, strict=True)]
+        said = np.full(len(read), np.nan)
+        known = [row for row, text in enumerate(read) if text is not None]
+        said[known] = score_texts(self._model, [text for text in read if text is not None])
+        return said
+
     def signals(self, rollouts: Rollouts) -> Mapping[str, NDArray[np.float64]]:
         """The scores, [n]."""
-        read = [
-            self._config.reads.token_ids(rollouts.prompt(row), text, self._renderer)
-            for row, text in enumerate(rollouts.texts)
-        ]
-        self._said = np.full(len(rollouts), np.nan)
-        known = [row for row, text in enumerate(read) if text is not None]
-        self._said[known] = score_texts(self._model, [text for text in read if text is not None])
+        self._said = self.scores([rollouts.prompt(row) for row in range(len(rollouts))], rollouts.texts)
         return {self._config.signal: self._said}
 
     def learn(self, rollouts: Rollouts, rewards: RewardResult, advantages: Advantages) -> Mapping[str, float]:
-        """Learns nothing; says how its scores are spread, and how well they tell right from wrong where that is known.
+        """Learns where it is to; says how its scores are spread, and how well they tell right from wrong where that is
+        known: of what it said of this batch, before it learned.
 
-        A reward model that is being deceived keeps its scores and loses its area under the curve.
+        A reward model that is being deceived keeps its scores and loses its area under the curve; `overpaid`, the mean
+        reward less the share of right responses, then grows, where rewards are from 0 to 1.
         """
         known = ~np.isnan(self._said)
         judged = [row for row in np.flatnonzero(known) if rewards.verdicts[row] in (Verdict.CORRECT, Verdict.WRONG)]
         right = np.asarray([rewards.verdicts[row] is Verdict.CORRECT for row in judged], dtype=np.bool_)
         metrics = {"auc": area_under_curve(self._said[judged], right), "unread": float(np.mean(~known))}
+        paid = rewards.totals[judged]
+        if np.any(~np.isnan(paid)):
+            metrics["overpaid"] = float(np.nanmean(paid) - right.mean())
         if known.any():
             metrics |= {"score": float(self._said[known].mean()), "variance": float(self._said[known].var())}
+        if self._update is not None:
+            metrics |= self._update.learn(rollouts, rewards.verdicts)
         return {name: value for name, value in metrics.items() if not np.isnan(value)}
 
-    def state(self) -> LearnerState:
-        """Empty: it does not change."""
-        return LearnerState({}, {})
-
-    def load_state(self, state: LearnerState) -> None:
-        """Nothing to restore."""
-
     def save(self, folder: Path) -> None:
-        """Writes nothing."""
+        """Writes what was learned, if anything was."""
+        if self._update is not None:
+            super().save(folder)

@@ -52,6 +52,9 @@ class FileJudged:
     """Column that says what the response is worth; not read where there is a `worse` column."""
     worse: str = ""
     """Column with a worse response than that of the schema; empty where each row has one response."""
+    second: str = ""
+    """Column with a second label beside that of `worth`, such as a judge's beside a rule's: rows are left out on which
+    they differ, one being above 1/2 and the other not (Cooper, arXiv 2508.05613); empty for one label."""
     size: PromptCount = 1_000_000
     """At most this many rows, from the start of the file."""
     system: str = ""
@@ -61,9 +64,12 @@ class FileJudged:
 
     def __post_init__(self) -> None:
         check_file(self.path, self.size, self.template)
+        if self.second and self.worse:
+            raise ValueError(f"second must be empty where pairs are read, got {self.second!r}")
 
     def judged(self) -> Sequence[JudgedResponse]:
-        """Reads the file. Raises DataError for a row without a response, or without a number."""
+        """Reads the file. Raises DataError for a row without a response or without a number, and where no two labels
+        agree."""
         path = Path(self.path)
         rows = RowReader(self.schema, path.stem, self.system, self.template).read(read_rows(path), self.size, self.path)
         found: list[JudgedResponse] = []
@@ -75,9 +81,13 @@ class FileJudged:
             if self.worse and not isinstance(other, str):
                 raise DataError(f"{where} has no text in column {self.worse!r}")
             worth = 1.0 if self.worse else _number(row.prompt.metadata, self.worth, where)
+            if self.second and (worth > 0.5) != (_number(row.prompt.metadata, self.second, where) > 0.5):
+                continue
             found.append(JudgedResponse(row.prompt, row.response, worth))
             if isinstance(other, str):
                 found.append(JudgedResponse(row.prompt, other, 0.0))
+        if not found:
+            raise DataError(f"{self.path} has no row on which {self.worth!r} and {self.second!r} agree")
         return found
 
 
@@ -112,10 +122,15 @@ class JudgedText:
     """All of the response, or what stands in its last `<answer>` alone; without one, nothing is read."""
     template: str = ""
     """A text with {question}, {response}, and {reference} where it is read; empty writes the chat template's turns."""
+    keep_ends: tuple[int, int] | None = None
+    """Characters at the beginning and at the end of which response and reference keep no more than these, where they
+    have more than both together, as (500, 1000); null reads all of them."""
 
     def __post_init__(self) -> None:
         if self.template and "{response}" not in self.template:
             raise ValueError(f"template must contain {{response}}, got {self.template!r}")
+        if self.keep_ends is not None and not (min(self.keep_ends) >= 0 and max(self.keep_ends) > 0):
+            raise ValueError(f"keep_ends must be 0 or more characters each, and not 0 both, got {self.keep_ends}")
 
     def token_ids(self, prompt: Prompt, response: str, renderer: "ChatRenderer") -> NDArray[np.int32] | None:
         """What is read, in the reward model's tokens, [t]; None where the response has no such part."""
@@ -124,9 +139,17 @@ class JudgedText:
             if answer is None:
                 return None
             response = response[slice(*answer)].strip()
+        response = self._shortened(response)
         if not self.template:
             turns = renderer.prompt_ids(prompt.messages), renderer.response_ids(response, end=True)
             return np.concatenate(turns).astype(np.int32)
-        fields = {"question": question_text(prompt), "response": response, "reference": prompt.reference}
+        reference = self._shortened(str(prompt.reference))
+        fields = {"question": question_text(prompt), "response": response, "reference": reference}
         ids = renderer.tokenizer(fill_template(self.template, fields), add_special_tokens=False)["input_ids"]
         return np.asarray(ids, dtype=np.int32)
+
+    def _shortened(self, text: str) -> str:
+        if self.keep_ends is None or len(text) <= sum(self.keep_ends):
+            return text
+        first, last = self.keep_ends
+        return text[:first] + text[len(text) - last :]

@@ -7,7 +7,7 @@ from typing import Literal
 from thinkrl.grading.text import boxed, plain
 from thinkrl.rollouts.spans import read_response
 
-Source = Literal["answer_tag", "boxed", "last_box", "last_number", "last_line", "whole"]
+Source = Literal["answer_tag", "boxed", "last_box", "hashes", "last_number", "last_line", "whole"]
 _NUMBER = re.compile(
     r"(?<![\w.])[-+]?(?:\d{1,3}(?:,\d{3}){1,20}(?!\d)|\d+)(?:\.\d+)?(?:[eE][-+]?\d+)?(?:\s*/\s*\d+)?%?"
 )
@@ -21,6 +21,7 @@ class AnswerExtractor:
     boxed: `\boxed{...}` after the thinking, braces balanced; when the last box never closes there is
         no answer, neither from an earlier box nor from a later source.
     last_box: from the last `\boxed{` of the whole text on, exactly as written, thinking and white space included.
+    hashes: what follows the last `####` on its line, as GSM8K writes answers.
     last_number, last_line: of the text after the thinking. whole: that text, stripped.
     """
 
@@ -58,6 +59,8 @@ class AnswerExtractor:
             elif source == "last_box":
                 place = text.rfind("\\boxed{")
                 answer = boxed(text[place:])[0] if place >= 0 else None
+            elif source == "hashes":
+                answer = _after_hashes(after)
             elif source == "last_number":
                 answer = (_NUMBER.findall(plain(after)) or [None])[-1]
             elif source == "last_line":
@@ -74,3 +77,8 @@ class AnswerExtractor:
             return None
         chosen = boxes[0 if self.several == "first" else -1]
         return (chosen or "").strip() or None
+
+
+def _after_hashes(text: str) -> str | None:
+    mark, rest = text.rpartition("####")[1:]
+    return rest.split("\n")[0].strip() if mark else None

@@ -45,6 +45,8 @@ class Check:
     """Stage that is read, of either arm; none takes the last evaluation (the last training stage for the log)."""
     against_stage: str | None = None
     """Stage of `against`, where it is another one."""
+    against_metric: str | None = None
+    """What is taken of `against`, where it is another metric."""
     statistic: Statistic = "evaluated"
     """Held-out measurement, or what is taken of the log: mean of the last quarter of the steps, the last step,
     or the least-squares slope per step."""
@@ -54,13 +56,21 @@ class Check:
     def __post_init__(self) -> None:
         if (self.at_least is None) == (self.at_most is None):
             raise ValueError(f"at_least or at_most must be given, and not both, got {self.at_least}, {self.at_most}")
-        if self.arm == self.against and (self.stage or "") == (self.against_stage or self.stage or ""):
-            raise ValueError(f"against must be another arm or against_stage another stage, got '{self.against}' twice")
+        if (self.arm, self.stage, self.metric) == (self.against, self.other_stage, self.other_metric):
+            raise ValueError(
+                "against must be another arm, against_stage another stage, or against_metric another metric,"
+                f" got '{self.against}' twice"
+            )
 
     @property
     def other_stage(self) -> str | None:
         """The stage read of `against`."""
         return self.against_stage or self.stage
+
+    @property
+    def other_metric(self) -> str:
+        """The metric read of `against`."""
+        return self.against_metric or self.metric
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,8 @@ def bound_text(check: Mapping[str, Any]) -> str:
     """The comparison and its bound: `thinking_tokens ratio <= 0.9`."""
     sign, bound = (">=", check["at_least"]) if check["at_least"] is not None else ("<=", check["at_most"])
     kind = "" if check["compare"] == "difference" else " ratio"
-    return f"{check['metric']}{kind} {sign} {bound:g}"
+    other = f" against {check['against_metric']}" if check.get("against_metric") else ""
+    return f"{check['metric']}{other}{kind} {sign} {bound:g}"
 
 
 def _cost(record: Mapping[str, Any]) -> str:

@@ -64,21 +64,24 @@ def decide_claim(claim: Claim, seeds: Sequence[int], runs: Runs) -> Outcome:
 
 
 def _decide(check: Check, seeds: Sequence[int], runs: Runs) -> Decided:
-    sides = [(check.arm, check.stage), (check.against, check.other_stage)]
+    sides = [
+        (check.arm, check.stage, check.metric),
+        (check.against, check.other_stage, check.other_metric),
+    ]
     if check.statistic == "evaluated":
-        a, b = _aligned([[runs[arm, seed].per_prompt(check.metric, stage) for seed in seeds] for arm, stage in sides])
+        a, b = aligned([[runs[arm, seed].per_prompt(metric, stage) for seed in seeds] for arm, stage, metric in sides])
         estimate = over_seeds_and_prompts(a, b, check.compare)
         means = (float(np.nanmean(a)), float(np.nanmean(b)))
     else:
         x, y = (
-            [runs[arm, seed].logged(check.metric, stage, check.statistic) for seed in seeds] for arm, stage in sides
+            [runs[arm, seed].logged(metric, stage, check.statistic) for seed in seeds] for arm, stage, metric in sides
         )
         estimate = over_seeds(x, y, check.compare)
         means = (float(np.mean(x)), float(np.mean(y)))
     return Decided(check, estimate, means, decide(estimate, check.at_least, check.at_most))
 
 
-def _aligned(sides: Sequence[Sequence[tuple[tuple[str, ...], Scores]]]) -> tuple[Scores, Scores]:
+def aligned(sides: Sequence[Sequence[tuple[tuple[str, ...], Scores]]]) -> tuple[Scores, Scores]:
     """Both sides as [seeds, prompts], columns being the prompts that every run was asked."""
     every = [ids for side in sides for ids, _ in side]
     common = [name for name in every[0] if all(name in set(ids) for ids in every)]

@@ -1,6 +1,6 @@
 """What a stage is given to work with: its inputs, its place in the run directory, and its memory."""
 
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,7 +31,7 @@ from thinkrl.tracking.checkpoints import CheckpointStore
 from thinkrl.tracking.errors import RunError
 from thinkrl.tracking.progress import ProgressDisplay
 from thinkrl.tracking.recorder import Recorder, Stopwatch
-from thinkrl.tracking.rollout_files import Columns, write_rollouts
+from thinkrl.tracking.rollout_files import Columns, StoredRollouts, read_rollouts, write_rollouts
 from thinkrl.tracking.state import RunState
 
 NO_COMPANIONS = Companions({})
@@ -77,6 +77,11 @@ class StageContext:
         """The model that `model_from` names; None for the base model."""
         return model_artifact(self.produced, model_from)
 
+    def weights(self, model_from: str) -> Path | None:
+        """The folder of the model that `model_from` names; None for the base model."""
+        artifact = self.model_artifact(model_from)
+        return artifact.path if artifact else None
+
     def load_policy(self, model_from: str, *, for_training: bool = False) -> Policy:
         """Loads the policy a stage starts from."""
         artifact = self.model_artifact(model_from)
@@ -99,12 +104,8 @@ class StageContext:
     ) -> Companions:
         """Opens the models that work beside the policy."""
 
-        def weights(model_from: str) -> Path | None:
-            artifact = self.model_artifact(model_from)
-            return artifact.path if artifact else None
-
         start = CompanionStart(
-            policy, self.model, weights, total_steps, self.seed, sampler, spec, self.name, self.folder, self.opened
+            policy, self.model, self.weights, total_steps, self.seed, sampler, spec, self.name, self.folder, self.opened
         )
         return Companions.open(sources, start)
 
@@ -131,6 +132,13 @@ class StageContext:
         if isinstance(source, FromStage):
             return read_traces(find_artifact(self.produced, source.stage, "traces").path)
         return source.traces()
+
+    def stored_rollouts(self, stage: str) -> Iterator[StoredRollouts]:
+        """All responses that an earlier stage sampled for its traces, step after step. Raises ConfigError when it did
+        not."""
+        folder = find_artifact(self.produced, stage, "traces").path.parent / "rollouts"
+        for path in sorted(folder.glob("*.parquet")):
+            yield read_rollouts(path)
 
     def resume(self, total: int, learner: Learner | None = None, companions: Companions = NO_COMPANIONS) -> RunState:
         """The state to go on from, of `total` steps: the last checkpoint, or step 0.

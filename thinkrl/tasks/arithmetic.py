@@ -75,7 +75,7 @@ class SpelledSum:
     def rewrite(self, prompt: Prompt) -> str:
         """The prompt's sum in words. Raises DataError when it has none."""
         try:
-            terms = parse_sum(_expression(prompt))
+            terms = parse_sum(expression_of(prompt))
         except ValueError as error:
             raise DataError(f"prompt {prompt.prompt_id}: {error}") from error
         words = [word for operator, term in terms for word in (self._sign(operator), self._spelled(term))]
@@ -121,7 +121,7 @@ class ChainSumTraces:
 
     def _response(self, prompt: Prompt) -> str:
         try:
-            terms = parse_sum(_expression(prompt))
+            terms = parse_sum(expression_of(prompt))
         except ValueError as error:
             raise DataError(f"prompt {prompt.prompt_id}: {error}") from error
         steps = running_steps(terms)
@@ -139,7 +139,8 @@ class ChainSumTraces:
         return Line(fill_template(self.step, vars(step)), fill_template(self.step, vars(slipped)))
 
 
-def _expression(prompt: Prompt) -> str:
+def expression_of(prompt: Prompt) -> str:
+    """The sum that a prompt asks for: its metadata say it, or its question ends with it."""
     expression = prompt.metadata.get("expression")
     if isinstance(expression, str):
         return expression
