@@ -168,7 +168,7 @@ def test_ctrl_c_reaches_each_rank_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_no_rank_outlives_its_launcher(tmp_path: Path, number: signal.Signals) -> None:
     text = """
-        from thinkrl.cli.launch import watch_launcher
+        from thinkrl.parallel.lifeline import watch_launcher
         watch_launcher(os.environ)
         open(f"{folder}/ready{rank}", "w").close()
         time.sleep(60)

@@ -33,6 +33,7 @@ BELOW["reproduction"] = {"benchmarks", "tracking", "rollouts", "config"}
 BELOW["reports"] = {"reproduction", *BELOW["reproduction"]}
 BELOW["stages"] = {*BELOW, "tracking"}
 BELOW["planning"] = {"stages", *BELOW["stages"]}
+BELOW["sweeps"] = {"stages", *BELOW["stages"]}
 BELOW["cli"] = {*BELOW}
 
 

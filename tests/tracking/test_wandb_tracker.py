@@ -281,3 +281,24 @@ def test_a_foreign_file_is_no_history(tmp_path: Path) -> None:
 def test_bad_values_are_named(field: str, value: str) -> None:
     with pytest.raises(ValueError, match=field):
         WandbTracker(**{field: value})  # type: ignore[arg-type]
+
+
+def test_a_run_that_a_wandb_sweep_proposed_keeps_the_id_it_was_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[dict[str, Any]] = []
+
+    def init(**values: Any) -> _Client:
+        asked.append(values)
+        return _Client()
+
+    monkeypatch.setattr(wandb, "init", init)
+    monkeypatch.setenv("WANDB_RUN_ID", "given123")
+    with _directory(tmp_path) as run:
+        WandbTracker(mode="offline").open(run, {}, "one").finish(0)
+        own = run.record["wandb_run_id"]
+        assert own != "given123", "outside a sweep the run has an id of its own"
+        monkeypatch.setenv("WANDB_SWEEP_ID", "s1")
+        WandbTracker(mode="offline").open(run, {}, "one").finish(0)
+        assert run.record["wandb_run_id"] == "given123"
+    assert [values["id"] for values in asked] == [own, "given123"]

@@ -7,7 +7,22 @@ import typer
 from typer.core import TyperGroup
 
 from thinkrl import __version__
-from thinkrl.cli import cache, config, doctor, evaluate, listing, models, plan, report, reproduce, run, score, show
+from thinkrl.cli import (
+    cache,
+    compare,
+    config,
+    doctor,
+    evaluate,
+    listing,
+    models,
+    plan,
+    report,
+    reproduce,
+    run,
+    score,
+    show,
+    sweep,
+)
 from thinkrl.config.component import ConfigError, UserError
 
 CONFIG_EXIT = 2
@@ -64,6 +79,8 @@ app.command("show", epilog=show.EXAMPLES)(show.show)
 app.command("config", epilog=config.EXAMPLES)(config.config)
 app.command("evaluate", epilog=evaluate.EXAMPLES)(evaluate.evaluate)
 app.command("score", epilog=score.EXAMPLES)(score.score)
+app.command("sweep", epilog=sweep.EXAMPLES)(sweep.sweep)
+app.command("compare", epilog=compare.EXAMPLES)(compare.compare)
 app.command("reproduce", epilog=reproduce.EXAMPLES)(reproduce.reproduce)
 app.command("report", epilog=report.EXAMPLES)(report.report)
 app.add_typer(models.app, name="models")

@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -19,13 +18,12 @@ from typing import IO, Any
 
 import typer
 
+from thinkrl.parallel.lifeline import ALIVE, lifeline
 from thinkrl.parallel.place import Place
 
 LOST_RANK_EXIT = 75
 """Exit code of a process that ended because another did: never the one to blame."""
 INTERRUPT_EXIT = 130
-ALIVE = "THINKRL_LAUNCHER"
-"""Names the pipe that closes when the launcher is gone."""
 
 LOOK_SECONDS = 0.05
 BLAME_SECONDS = 2.0
@@ -63,26 +61,13 @@ def wanted_processes(tree: Mapping[str, Any]) -> int:
 
 def launch(processes: int, arguments: Sequence[str]) -> int:
     """Runs `thinkrl ARGUMENTS` in `processes` processes and returns the exit code for all of them."""
-    with tempfile.TemporaryDirectory(prefix="thinkrl-ranks-") as folder, _lifeline() as alive:
+    with tempfile.TemporaryDirectory(prefix="thinkrl-ranks-") as folder, lifeline() as alive:
         started = _start(processes, arguments, Path(folder), alive)
         try:
             with _forwarding(started):
                 return _supervise(started)
         finally:
             _end(started)
-
-
-def watch_launcher(environment: Mapping[str, str]) -> None:
-    """Ends this process when the launcher that started it is gone, however it ended."""
-    if ALIVE not in environment:
-        return
-    pipe = int(environment[ALIVE])
-
-    def wait() -> None:
-        os.read(pipe, 1)
-        os.killpg(0, signal.SIGKILL)  # with the workers it has started
-
-    threading.Thread(target=wait, name="launcher", daemon=True).start()
 
 
 def _start(processes: int, arguments: Sequence[str], folder: Path, alive: int) -> list[_Process]:
@@ -207,17 +192,6 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-@contextmanager
-def _lifeline() -> Iterator[int]:
-    """The reading end of a pipe that nothing is written to: it ends when this process does."""
-    reading, writing = os.pipe()
-    try:
-        yield reading
-    finally:
-        os.close(reading)
-        os.close(writing)
 
 
 @contextmanager

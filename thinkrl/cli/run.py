@@ -1,8 +1,6 @@
 """`thinkrl run`: composes a recipe, and runs it or goes on with it."""
 
-import hashlib
 import os
-import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,9 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from thinkrl.cli.arguments import Overrides, Recipe, RecipesDirs
-from thinkrl.cli.launch import LOST_RANK_EXIT, launch, wanted_processes, watch_launcher
+from thinkrl.cli.launch import LOST_RANK_EXIT, launch, wanted_processes
 from thinkrl.config.component import ConfigError
+from thinkrl.parallel.lifeline import watch_launcher
 from thinkrl.parallel.place import ALONE, find_place
+from thinkrl.tracking.names import run_name
 
 if TYPE_CHECKING:
     from thinkrl.config.composed import Composed
@@ -27,8 +27,6 @@ thinkrl run quickstart seed=1 scale=smoke
 thinkrl run quickstart learner.processes=2
 
 thinkrl run my/recipe.yaml stages.grpo.steps=50 --dir runs/trial --dry-run"""
-
-_LONGEST_NAME = 80
 
 
 def run(
@@ -45,12 +43,12 @@ def run(
     from thinkrl.config.build import build
     from thinkrl.config.compose import compose
 
+    watch_launcher(os.environ)
     composed = compose(recipe, overrides or (), recipes_dir or ())
     found = find_place(os.environ)
     processes = wanted_processes(composed.tree)
     if found is None and processes > 1 and not dry_run:
         raise typer.Exit(launch(processes, sys.argv[1:]))
-    watch_launcher(os.environ)
     from thinkrl.stages.experiment import Experiment
 
     experiment = build(Experiment, composed.tree, composed)
@@ -88,17 +86,6 @@ def run(
 def default_directory(composed: "Composed") -> Path:
     """`runs/<recipe>/<name>`: one command always means one directory."""
     return Path("runs") / composed.recipe_id.replace("/", "_") / run_name(composed.tree.get("seed"), composed.overrides)
-
-
-def run_name(seed: object, overrides: tuple[str, ...]) -> str:
-    """`seed0`, then the other overrides in a form that a file system takes; the order given does not matter.
-
-    Names that had to be shortened or changed carry a hash, so that two runs never share one.
-    """
-    others = sorted(override for override in overrides if override.lstrip("+").partition("=")[0] != "seed")
-    full = "_".join([f"seed{seed}", *others])
-    name = re.sub(r"[^A-Za-z0-9._=,+\-]+", "-", full)[:_LONGEST_NAME].rstrip("-._")
-    return name if name == full else f"{name}_{hashlib.sha256(full.encode()).hexdigest()[:8]}"
 
 
 def print_plan(experiment: "Experiment", composed: "Composed", directory: Path) -> None:

@@ -88,11 +88,17 @@ def _settings(run: RunReading) -> dict[str, str]:
 
 
 def _labels(firsts: Sequence[RunReading]) -> list[str]:
-    """The shortest way of naming that tells all apart: the recipe, an arm's folder, the overrides, the path."""
+    """The shortest way of naming that tells all apart: the recipe, an arm's folder, the overrides that not all share,
+    the path."""
+    shared = set.intersection(*(set(run.overrides) for run in firsts)) if firsts else set()
+
+    def own(run: RunReading) -> str:
+        return " ".join(override for override in run.overrides if override not in shared) or run.recipe
+
     ways: tuple[Callable[[RunReading], str], ...] = (
         lambda run: run.recipe,
-        lambda run: arm_of(run.path) or " ".join(run.overrides) or run.recipe,
-        lambda run: " ".join(run.overrides) or run.recipe,
+        lambda run: arm_of(run.path) or own(run),
+        own,
     )
     for way in ways:
         labels = [way(run) for run in firsts]

@@ -53,7 +53,7 @@ def run_all(runs: Sequence[ArmRun], recipe: str, recipes_dirs: Sequence[Path], j
     waits (the stage cache). Raises UserError naming the runs that failed, after the others have ended, with the
     end of their output.
     """
-    environment = _environment(jobs)
+    environment = job_environment(jobs)
     with ThreadPoolExecutor(max_workers=jobs) as pool:
         failures = list(pool.map(lambda run: _run(run, recipe, recipes_dirs, environment, report), runs))
     failed = {run: tail for run, tail in zip(runs, failures, strict=True) if tail is not None}
@@ -82,7 +82,7 @@ def _run(
     return None
 
 
-def _environment(jobs: int) -> Mapping[str, str]:
+def job_environment(jobs: int) -> Mapping[str, str]:
     """The caller's, with the width of a log file, and processors shared out: jobs that all want every core wait
     for one another instead of computing."""
     environment = {**os.environ, "COLUMNS": "120"}

@@ -16,6 +16,7 @@ from thinkrl.tracking.metrics import Value, read_rows
 from thinkrl.tracking.tracker import NoTracker, OpenTracker
 from thinkrl.tracking.wandb_rows import SentRows
 
+_LETTERS = string.ascii_lowercase + string.digits
 _Mode = Literal["auto", "online", "offline", "disabled"]
 
 _SETTINGS: dict[str, Any] = {
@@ -85,9 +86,9 @@ class WandbTracker:
     def _init(self, mode: Literal["online", "offline"], run: RunDirectory, config: Mapping[str, Any], name: str) -> Any:
         import wandb
 
-        run_id = run.record.get("wandb_run_id")
-        if run_id is None:
-            run_id = "".join(secrets.choice(string.ascii_lowercase + string.digits) for _ in range(8))
+        known = run.record.get("wandb_run_id")
+        run_id = _id_in_sweep() or known or "".join(secrets.choice(_LETTERS) for _ in range(8))
+        if run_id != known:
             run.update(wandb_run_id=run_id)
         settings = {key: value for key, value in _SETTINGS.items() if key in wandb.Settings.model_fields}
         wandb.setup(settings=wandb.Settings(silent=True))
@@ -208,6 +209,11 @@ def has_key() -> bool:
         except (OSError, netrc.NetrcParseError):
             continue
     return False
+
+
+def _id_in_sweep() -> str | None:
+    """The id that W&B's sweep agent has given this run: it has made the run already, and takes no other id."""
+    return os.environ.get("WANDB_RUN_ID") if os.environ.get("WANDB_SWEEP_ID") else None
 
 
 def _forget_client() -> None:
