@@ -22,6 +22,7 @@ from thinkrl.cli import (
     score,
     show,
     sweep,
+    view,
 )
 from thinkrl.config.component import ConfigError, UserError
 
@@ -83,6 +84,7 @@ app.command("sweep", epilog=sweep.EXAMPLES)(sweep.sweep)
 app.command("compare", epilog=compare.EXAMPLES)(compare.compare)
 app.command("reproduce", epilog=reproduce.EXAMPLES)(reproduce.reproduce)
 app.command("report", epilog=report.EXAMPLES)(report.report)
+app.command("view", epilog=view.EXAMPLES)(view.view)
 app.add_typer(models.app, name="models")
 app.add_typer(cache.app, name="cache")
 app.command("doctor", epilog=doctor.EXAMPLES)(doctor.doctor)

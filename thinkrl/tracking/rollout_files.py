@@ -37,6 +37,8 @@ _TOKENS = {
 _RESPONSE = ("stage", "step", "group_id", "response_id", "prompt_id", "source", "messages", "reference", "metadata")
 _OWN = {*_RESPONSE, "prompt_ids", "text", "finish_reason", "cut", *_TOKENS}
 _METADATA = b"thinkrl"
+_ROW_GROUP = 256
+"""Responses that a reader of one of them has to decode."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +80,7 @@ def write_rollouts(path: Path, rollouts: Rollouts, columns: Columns, stage: str,
     about = {"format": 1, "stage": stage, "step": step, "groups": [_group_json(g) for g in rollouts.groups]}
     table = pa.table(here | arrays).replace_schema_metadata({_METADATA: dump_json(about).encode()})
     with replace_file(path, needed=table.nbytes) as aside:
-        pq.write_table(table, aside, compression="zstd")
+        pq.write_table(table, aside, compression="zstd", row_group_size=_ROW_GROUP)
 
 
 def read_rollouts(path: Path) -> StoredRollouts:

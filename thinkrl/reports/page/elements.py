@@ -16,9 +16,14 @@ class Markup(str):
     """Text that is HTML already; only this module and constants may make it from a string."""
 
 
+def visible(text: str) -> str:
+    """`text` with characters that are not seen, move a terminal's cursor or turn text around shown by their number."""
+    return _CONTROL.sub(_shown, text)
+
+
 def text(value: object) -> Markup:
-    """`value` as text: markup escaped, characters that are not seen or turn text around shown by their number."""
-    return Markup(escape(_CONTROL.sub(_shown, str(value)), quote=True))
+    """`value` as text: markup escaped, and made `visible`."""
+    return Markup(escape(visible(str(value)), quote=True))
 
 
 def element(tag: str, *children: object, **attributes: object) -> Markup:
