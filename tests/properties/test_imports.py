@@ -21,7 +21,7 @@ BELOW = {
     "rewards": {"grading", "rollouts", "config"},
     "algorithms": {"sampling", "rollouts", "config"},
     "learning": {"algorithms", "sampling", "models", "parallel", "rollouts", "config"},
-    "environments": {"sandbox", "sampling", "models", "data", "tasks", "rollouts", "config"},
+    "environments": {"sandbox", "judges", "sampling", "models", "data", "tasks", "rollouts", "config"},
     "benchmarks": {"environments", "sampling", "models", "data", "grading", "rollouts", "config"},
 }
 BELOW["companions"] = {"probes", "algorithms", "rewards", "learning", "sampling", "models", "rollouts", "config"}

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from thinkrl.benchmarks.early_answers import EarlyAnswers
+from thinkrl.benchmarks.episodes import FinalScore
 from thinkrl.config.component import GroupSize, PromptCount
 from thinkrl.data.source import PromptSource
 from thinkrl.environments.environment import Environment
@@ -29,8 +30,8 @@ class Benchmark:
     """How tokens are drawn."""
     extractor: AnswerExtractor
     """Where the answer stands in a response."""
-    grader: Grader
-    """What counts as correct."""
+    grader: Grader | FinalScore
+    """What counts as correct: a grader of answers, or the final score of an episode, for which nothing is extracted."""
     samples: GroupSize = 1
     """Samples a prompt; more narrow the interval and allow pass@k."""
     max_prompts: PromptCount = 1_000_000
@@ -41,6 +42,8 @@ class Benchmark:
     def __post_init__(self) -> None:
         if not self.name:
             raise ValueError("name must not be empty")
+        if self.early is not None and isinstance(self.grader, FinalScore):
+            raise ValueError("early must be null where episodes are scored, got a component")
         for field in ("version", "samples", "max_prompts"):
             if getattr(self, field) < 1:
                 raise ValueError(f"{field} must be at least 1, got {getattr(self, field)}")

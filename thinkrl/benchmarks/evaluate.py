@@ -7,10 +7,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thinkrl.benchmarks.benchmark import Benchmark
+from thinkrl.benchmarks.episodes import FinalScore
 from thinkrl.benchmarks.protocol import EvaluationProtocol, data_fingerprint, describe
 from thinkrl.benchmarks.result import BenchmarkResult
 from thinkrl.data.chat import ChatRenderer
 from thinkrl.data.source import DataError
+from thinkrl.environments.environment import Environment
+from thinkrl.grading.grader import Grader
+from thinkrl.grading.verdict import Verdict
 from thinkrl.rollouts.spans import read_response, thinking_lengths
 from thinkrl.rollouts.store import FinishReason, Rollouts
 from thinkrl.sampling.sampler import Sampler
@@ -22,11 +26,12 @@ T = TypeVar("T")
 
 
 def evaluate_model(
-    policy: "Policy", benchmark: Benchmark, sampler: Sampler, seed: int
+    policy: "Policy", benchmark: Benchmark, sampler: Sampler, seed: int, environment: Environment | None = None
 ) -> tuple[BenchmarkResult, Rollouts]:
     """Samples every prompt, grades every response, and returns the result with the rollouts it was made of.
 
-    Rows of the rollouts are in the order of `BenchmarkResult.flat_verdicts`. Raises DataError without prompts.
+    environment: the benchmark's own, where a stage has opened it. Rows of the rollouts are in the order of
+    `BenchmarkResult.flat_verdicts`. Raises DataError without prompts.
     """
     # Imported here: it brings torch, and composing a configuration must not.
     from thinkrl.sampling.ranked_sampler import engine_name
@@ -35,7 +40,7 @@ def evaluate_model(
     if not prompts:
         raise DataError(f"benchmark {benchmark.name} has no prompts")
     renderer, stage = ChatRenderer(policy.tokenizer), f"benchmark/{benchmark.name}"
-    rollouts = benchmark.environment.rollout(
+    rollouts = (environment or benchmark.environment).rollout(
         policy,
         sampler,
         prompts,
@@ -48,13 +53,11 @@ def evaluate_model(
     k = benchmark.samples
     if not np.array_equal(rollouts.group_index, np.repeat(np.arange(len(rollouts.groups)), k)):
         raise ValueError(f"the environment must give {k} responses a prompt, prompt after prompt")
-    answers = [benchmark.extractor.extract(text) for text in rollouts.texts]
-    references = [rollouts.prompt(row).reference for row in range(len(rollouts))]
-    verdicts = [grade.verdict for grade in benchmark.grader.grade_all(answers, references)]
+    answers, verdicts = _graded(benchmark, rollouts)
     parts = [read_response(text) for text in rollouts.texts]
     asked = [group.prompt for group in rollouts.groups]
     early: NDArray[np.float64] = np.zeros((len(rollouts), 0))
-    if benchmark.early is not None:
+    if benchmark.early is not None and isinstance(benchmark.grader, Grader):
         early = benchmark.early.scores(
             policy, sampler, rollouts, benchmark.sampling, benchmark.extractor, benchmark.grader, seed, stage
         )
@@ -90,6 +93,15 @@ def evaluate_model(
         },
     )
     return result, rollouts
+
+
+def _graded(benchmark: Benchmark, rollouts: Rollouts) -> tuple[list[str | None], list[Verdict]]:
+    """Answers and verdicts of all responses."""
+    if isinstance(benchmark.grader, FinalScore):
+        return benchmark.grader.grade_episodes(rollouts)
+    answers = [benchmark.extractor.extract(text) for text in rollouts.texts]
+    references = [rollouts.prompt(row).reference for row in range(len(rollouts))]
+    return answers, [grade.verdict for grade in benchmark.grader.grade_all(answers, references)]
 
 
 def _by_prompt(values: Sequence[T], k: int) -> tuple[tuple[T, ...], ...]:

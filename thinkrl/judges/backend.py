@@ -4,11 +4,13 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from thinkrl.judges.judgement import Call, Reply
-from thinkrl.models.source import ModelSource
 from thinkrl.sampling.sampler import SamplingSpec
+
+if TYPE_CHECKING:
+    from thinkrl.models.source import ModelSource  # torch, which configurations do without
 
 Arrived = Callable[[int, Reply], None]
 """Called with the position of a call and its reply as soon as that is there, in any order."""
@@ -27,7 +29,7 @@ class Surroundings:
     seed: the run's. closing: closed when the stage ends.
     """
 
-    model: ModelSource | None = None
+    model: "ModelSource | None" = None
     weights: Callable[[str], Path | None] = _no_stage
     folder: Path | None = None
     seed: int = 0

@@ -83,7 +83,7 @@ class Episode:
             raise ValueError(f"scores must be a list of numbers, got {scores!r}")
         if type(turn) not in (int, type(None)) or type(calls) is not int:
             raise ValueError("turn and calls must be whole numbers")
-        words = [value.get(name, "") for name in ("ended", "fault")]
-        if not all(isinstance(word, str) for word in words):
+        ended, fault = value.get("ended", ""), value.get("fault", "")
+        if not isinstance(ended, str) or not isinstance(fault, str):
             raise ValueError("ended and fault must be texts")
-        return cls(str(value["episode"]), tuple(float(score) for score in scores), turn, *words, calls)
+        return cls(str(value["episode"]), tuple(float(score) for score in scores), turn, ended, fault, calls)

@@ -31,7 +31,15 @@ CUT = Signal(
     "json",
 )
 """The column `Rollouts.cuts`, for a component to declare."""
-ROLLOUT_SIGNALS = {signal.name: signal for signal in (LOGPROBS, ENTROPIES, CUT)}
+EPISODE = Signal(
+    "episode",
+    "how the episode went that the response is, or is a turn of: an object with episode (an id), scores (before the"
+    " first turn and after each), and perhaps turn (which turn the response is, from 0) and fault (why there is no"
+    " score)",
+    "json",
+)
+"""The column `Rollouts.episodes`, for a component to declare."""
+ROLLOUT_SIGNALS = {signal.name: signal for signal in (LOGPROBS, ENTROPIES, CUT, EPISODE)}
 """Signals that sampler and environment supply: columns of the rollouts, and not in `RewardContext.signals`."""
 
 
