@@ -7,7 +7,7 @@ from typing import Literal
 
 from thinkrl.config.component import ConfigError
 
-Kind = Literal["model", "traces", "pairs", "result", "reward_model"]
+Kind = Literal["model", "traces", "pairs", "result", "reward_model", "step_values"]
 
 BASE = "base"
 """Names the recipe's base model where a stage's name could stand."""

@@ -13,14 +13,17 @@ from thinkrl.algorithms.score_loss import ScoreLoss, area_under_curve
 from thinkrl.config.component import ConfigError, Epochs, Steps
 from thinkrl.data.chat import ChatRenderer
 from thinkrl.data.judged import JudgedResponse, JudgedSource, JudgedText, pairs_of
+from thinkrl.data.step_values import read_step_values
 from thinkrl.grading.verdict import Verdict
 from thinkrl.learning.score_model import learn_scores, score_texts
 from thinkrl.learning.value_model import ValueLearner, ValueModel
-from thinkrl.models.heads import scalar_model
+from thinkrl.models.heads import load_scalar_model, scalar_model
+from thinkrl.models.policy import Policy
+from thinkrl.models.pretrained import Dtype
 from thinkrl.models.saving import save_policy
 from thinkrl.models.source import ModelSource
 from thinkrl.rollouts.streams import generator
-from thinkrl.stages.artifacts import BASE, PREVIOUS, FromStage, Kind
+from thinkrl.stages.artifacts import BASE, PREVIOUS, FromStage, Kind, find_artifact
 from thinkrl.stages.context import StageContext
 from thinkrl.stages.stage import Stage
 from thinkrl.tracking.recorder import Stopwatch
@@ -46,12 +49,14 @@ class TrainRewardModel(Stage):
     makes: ClassVar[tuple[Kind, ...]] = ("reward_model",)
 
     responses: JudgedSource | FromStage
-    """Judged responses: a data source, or all those that an earlier stage sampled, by its name; right ones are worth 1,
-    wrong ones 0, and others are left out."""
+    """Judged responses: a data source, or an earlier stage by its name: the step values that a search made, else all
+    responses that it sampled, of which right ones are worth 1, wrong ones 0, and others are left out."""
     reads: JudgedText = field(default_factory=JudgedText)
     """What is read of a response."""
     model: ModelSource | None = None
     """Its backbone, where it is another model than the recipe's; then `model_from` names no stage."""
+    continues: str | None = None
+    """An earlier stage whose reward model it goes on from, by name; null begins with a head of zeros."""
     loss: ScoreLoss = field(default_factory=ScoreLoss)
     """The loss on responses, or on pairs of a better and a worse response to one prompt."""
     learner: ValueLearner = field(default_factory=ValueLearner)
@@ -83,8 +88,9 @@ class TrainRewardModel(Stage):
             raise ValueError(f"stop_at_accuracy must be above 0 and at most 1, got {self.stop_at_accuracy}")
 
     def needs(self) -> tuple[tuple[str, Kind], ...]:
-        """The stage whose responses are read, if any: one that hands on traces."""
-        return ((self.responses.stage, "traces"),) if isinstance(self.responses, FromStage) else ()
+        """The stage whose responses are read, if any, which hands on traces; and the one that is gone on from."""
+        read = ((self.responses.stage, "traces"),) if isinstance(self.responses, FromStage) else ()
+        return (*read, *(((self.continues, "reward_model"),) if self.continues else ()))
 
     def check(self) -> None:
         """Reads the responses, unless an earlier stage is to make them."""
@@ -107,14 +113,11 @@ class TrainRewardModel(Stage):
         """Trains, measures and saves the reward model."""
         if context.ranks.size > 1:
             raise ConfigError(f"stage '{context.name}' trains a reward model, which learner.processes=1 only can")
-        if self.model is None:
-            policy = context.load_policy(self.model_from, for_training=True)
-        else:
-            policy = self.model.load(None, for_training=True, seed=context.seed)
-        train, kept = self._split(self._load(context), ChatRenderer(policy.tokenizer), context)
+        start = self._start(context)
+        train, kept = self._split(self._load(context), ChatRenderer(start.tokenizer), context)
         batches = -(-len(train) // self.batch_size)
         total = min(self.epochs * batches, self.max_steps)
-        model = self.learner.open(scalar_model(policy, for_training=True), total)
+        model = self.learner.open(start, total)
         learner: Any = model  # its state is all that a checkpoint asks of a learner
         state = context.resume(total, learner)
         reached = bool(state.values.get("reached", False))
@@ -139,9 +142,24 @@ class TrainRewardModel(Stage):
         assert masters is not None
         return {"reward_model": save_policy(model.model, context.folder / "reward_model", masters)}
 
+    def _start(self, context: StageContext) -> Policy:
+        """The backbone under a head of zeros, or the reward model to go on from."""
+        anew = self.continues is None
+        if self.model is None:
+            policy = context.load_policy(self.model_from, for_training=anew)
+        else:
+            policy = self.model.load(None, for_training=anew, seed=context.seed)
+        if self.continues is None:
+            return scalar_model(policy, for_training=True)
+        dtype: Dtype = "float32" if policy.module.dtype == torch.float32 else "bfloat16"
+        folder = find_artifact(context.produced, self.continues, "reward_model").path
+        return load_scalar_model(folder, dtype=dtype, for_training=True)
+
     def _load(self, context: StageContext) -> Sequence[JudgedResponse]:
         if not isinstance(self.responses, FromStage):
             return self.responses.judged()
+        if "step_values" in context.produced[self.responses.stage]:
+            return read_step_values(find_artifact(context.produced, self.responses.stage, "step_values").path)
         worth = {Verdict.CORRECT.value: 1.0, Verdict.WRONG.value: 0.0}
         found = []
         for stored in context.stored_rollouts(self.responses.stage):
