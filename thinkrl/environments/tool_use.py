@@ -66,6 +66,11 @@ class ToolUse:
     ) -> Rollouts:
         """Groups and names are those of `first`. Each turn of each response has a random stream of its own."""
         ending = replace(spec, stop=(*spec.stop, self.syntax.call_end))
+        if spec.max_new_tokens > self.max_response_tokens:
+            raise ValueError(
+                f"max_response_tokens must be at least sampling.max_new_tokens {spec.max_new_tokens},"
+                f" got {self.max_response_tokens}"
+            )
         turns = Turns(policy, sampler, ending, self.max_response_tokens)
         first = self.first.rollout(policy, sampler, prompts, group_size, ending, seed, stage, step)
         trajectories = turns.begin(first, seed, stage)
@@ -78,7 +83,7 @@ class ToolUse:
             running = []
             for (trajectory, _), text in zip(calling, said, strict=True):
                 given = self._given(text, policy)
-                if turns.fits(trajectory, given):
+                if turns.room(trajectory, given) > 0:
                     running.append((trajectory, given))
                 else:
                     trajectory.cut()

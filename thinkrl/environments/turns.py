@@ -24,16 +24,23 @@ T = TypeVar("T")
 
 @dataclass(eq=False)
 class Trajectory:
-    """A response under way. begin: where the policy's last turn begins, in tokens. keys: of its random streams."""
+    """A response under way. first, begin: where the policy's first turn and its last one begin, in tokens. keys: of its
+    random streams."""
 
     response: Response
     prompt_ids: Ids
     keys: tuple[str | int, ...]
-    begin: int = 0
+    first: int
+    begin: int
     open: bool = True
 
+    @property
+    def length(self) -> int:
+        """Tokens from the first sampled one on."""
+        return self.response.token_count - self.first
+
     def cut(self) -> None:
-        """Ends it at a limit."""
+        """Ends it for want of turns or of room."""
         self.open = False
         self.response = replace(self.response, finish_reason=FinishReason.LENGTH)
 
@@ -42,47 +49,43 @@ class Trajectory:
 class Turns:
     """Samples turn after turn of many trajectories: each goes on from the very ids it has, with a random stream a turn.
 
-    spec: how tokens are drawn; its limit is that of one turn. max_response_tokens: all turns, and what stands between.
+    spec: how the tokens of one turn are drawn. most: tokens of a whole response, those between turns included.
     """
 
     policy: "Policy"
     sampler: Sampler
     spec: SamplingSpec
-    max_response_tokens: int
+    most: int
     decoder: Decoder = field(init=False)
 
     def __post_init__(self) -> None:
         if self.spec.budget is not None:
             raise ValueError("sampling.budget must be null where the policy has several turns, got a budget")
-        if self.spec.max_new_tokens > self.max_response_tokens:
-            raise ValueError(
-                f"max_response_tokens must be at least sampling.max_new_tokens {self.spec.max_new_tokens},"
-                f" got {self.max_response_tokens}"
-            )
         object.__setattr__(self, "decoder", Decoder(self.policy.tokenizer))
 
     def begin(self, first: Rollouts, seed: int, stage: str) -> list[Trajectory]:
         """Trajectories whose first turn is sampled, in row order."""
+        begins = [int(np.argmax(response.origins == Origin.SAMPLED)) for response in first]
         return [
             Trajectory(
                 response,
                 first.groups[int(group)].prompt_ids,
                 ("turn", seed, stage, response.response_id),
-                begin=int(np.argmax(response.origins == Origin.SAMPLED)),
+                begin,
+                begin,
             )
-            for response, group in zip(first, first.group_index, strict=True)
+            for response, group, begin in zip(first, first.group_index, begins, strict=True)
         ]
 
-    def fits(self, trajectory: Trajectory, given: Ids) -> bool:
-        """Whether a token can be sampled after `given`."""
-        return trajectory.response.token_count + len(given) < self.max_response_tokens
+    def room(self, trajectory: Trajectory, given: Ids) -> int:
+        """Tokens that may still be sampled after `given`; none, where it is 0 or less."""
+        return self.most - trajectory.length - len(given)
 
     def go_on(self, running: Sequence[tuple[Trajectory, Ids]], turn: int) -> None:
-        """Samples turn `turn` of each, after given ids; those with equally many tokens left are sampled together."""
+        """Samples turn `turn` of each, behind given ids that leave room; equal limits are sampled together."""
 
         def limit(one: tuple[Trajectory, Ids]) -> int:
-            left = self.max_response_tokens - one[0].response.token_count - len(one[1])
-            return min(self.spec.max_new_tokens, left)
+            return min(self.spec.max_new_tokens, self.room(*one))
 
         for tokens, alike in groupby(sorted(running, key=limit, reverse=True), key=limit):
             together = list(alike)
@@ -95,9 +98,7 @@ class Turns:
             samples = self.sampler.sample(requests, replace(self.spec, max_new_tokens=tokens))
             for (trajectory, given), (sample,) in zip(together, samples, strict=True):
                 trajectory.begin = trajectory.response.token_count + len(given)
-                trajectory.response = extended(
-                    trajectory.response, given, sample, self.policy.stop_ids, self.decoder
-                )
+                trajectory.response = extended(trajectory.response, given, sample, self.policy.stop_ids, self.decoder)
 
 
 def extended(response: Response, given: Ids, sample: Sample, stop_ids: frozenset[int], decoder: Decoder) -> Response:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thinkrl.rollouts.cuts import Cut
+from thinkrl.rollouts.episodes import Episode
 from thinkrl.rollouts.prompt import Prompt
 from thinkrl.rollouts.ragged import Ragged
 
@@ -57,6 +58,7 @@ class Response:
     versions: the version of the weights that sampled the token, -1 where given.
     char_ends: how many characters of `text` stand once this token is read; `text` leaves out stop tokens.
     cut: where it leaves a thinking that it shares with other responses; None where it shares none.
+    episode: how the episode went that it is, or is a turn of; None where nothing kept score.
     """
 
     response_id: str
@@ -70,6 +72,7 @@ class Response:
     versions: NDArray[np.int32]
     char_ends: NDArray[np.int32]
     cut: Cut | None = None
+    episode: Episode | None = None
 
     @property
     def token_count(self) -> int:
@@ -86,6 +89,7 @@ class Rollouts:
     """n responses in columns. Token columns share their offsets; `group_index` [n] points into `groups`.
 
     cuts: where each leaves a shared thinking, [n]; empty where none does.
+    episodes: how the episode of each went, [n]; empty where nothing kept score.
     """
 
     groups: tuple[Group, ...]
@@ -100,6 +104,7 @@ class Rollouts:
     versions: Ragged
     char_ends: Ragged
     cuts: tuple[Cut | None, ...] = ()
+    episodes: tuple[Episode | None, ...] = ()
 
     def __post_init__(self) -> None:
         n = len(self.response_ids)
@@ -109,8 +114,9 @@ class Rollouts:
         for name in _COLUMNS[1:]:
             if not np.array_equal(getattr(self, name).offsets, self.token_ids.offsets):
                 raise ValueError(f"{name} and token_ids differ in row lengths")
-        if self.cuts and len(self.cuts) != n:
-            raise ValueError(f"cuts has {len(self.cuts)} rows, expected {n}")
+        for name in ("cuts", "episodes"):
+            if getattr(self, name) and len(getattr(self, name)) != n:
+                raise ValueError(f"{name} has {len(getattr(self, name))} rows, expected {n}")
         if len(set(self.response_ids)) != n:
             raise ValueError("response ids must be unique")
         if len({group.group_id for group in self.groups}) != len(self.groups):
@@ -136,6 +142,7 @@ class Rollouts:
             texts=tuple(r.text for r in responses),
             finish_reasons=tuple(r.finish_reason for r in responses),
             cuts=tuple(r.cut for r in responses) if any(r.cut is not None for r in responses) else (),
+            episodes=tuple(r.episode for r in responses) if any(r.episode is not None for r in responses) else (),
             **columns,
         )
 
@@ -153,6 +160,7 @@ class Rollouts:
             text=self.texts[row],
             finish_reason=self.finish_reasons[row],
             cut=self.cuts[row] if self.cuts else None,
+            episode=self.episodes[row] if self.episodes else None,
             **{name: getattr(self, name)[row] for name in _COLUMNS},
         )
 

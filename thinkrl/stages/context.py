@@ -10,7 +10,9 @@ from thinkrl.algorithms.types import NO_SIGNALS
 from thinkrl.companions.companion import CompanionSource, CompanionStart
 from thinkrl.companions.opened import Companions, without_companions
 from thinkrl.data.traces import Trace, TraceSource, read_traces, write_traces
+from thinkrl.environments.environment import Environment, OpenedEnvironment
 from thinkrl.grading.verdict import Verdict
+from thinkrl.judges.backend import Surroundings
 from thinkrl.learning.learner import Learner, LearnerState
 from thinkrl.models.policy import Policy
 from thinkrl.models.saving import save_policy
@@ -93,6 +95,12 @@ class StageContext:
         sampler = source.open(policy)
         self.opened.callback(sampler.close)
         return sampler if self.ranks.size == 1 else RankedSampler(sampler, self.ranks)
+
+    def open_environment(self, environment: Environment) -> Environment:
+        """The environment with its models, if it has any, and its files in the stage's folder."""
+        if not isinstance(environment, OpenedEnvironment):
+            return environment
+        return environment.open(Surroundings(self.model, self.weights, self.folder, self.seed, self.opened))
 
     def open_companions(
         self,

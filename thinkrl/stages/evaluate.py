@@ -8,6 +8,7 @@ from typing import ClassVar
 from thinkrl.benchmarks.benchmark import Benchmark
 from thinkrl.benchmarks.evaluate import evaluate_model
 from thinkrl.benchmarks.result import BenchmarkResult
+from thinkrl.environments.environment import check_environment
 from thinkrl.rollouts.store import Rollouts
 from thinkrl.sampling.sampler import SamplerSource
 from thinkrl.stages.artifacts import Kind
@@ -30,6 +31,7 @@ class Evaluate(Stage):
     def check(self) -> None:
         """Reads the benchmark's prompts, and looks for the sampling engine."""
         self.sampler.check()
+        check_environment(self.benchmark.environment)
         self.benchmark.selected()
 
     def plan(self) -> str:
@@ -56,7 +58,11 @@ class Evaluate(Stage):
         watch = Stopwatch()
         with watch("sample"):
             result, rollouts = evaluate_model(
-                policy, self.benchmark, context.open_sampler(self.sampler, policy), context.seed
+                policy,
+                self.benchmark,
+                context.open_sampler(self.sampler, policy),
+                context.seed,
+                context.open_environment(self.benchmark.environment),
             )
         context.write_rollouts(1, rollouts, {"verdict": result.flat_verdicts()})
         # The stage's name, not the folder it was loaded from: the same work gives the same file anywhere.

@@ -12,7 +12,7 @@ from thinkrl.companions.opened import check_supplied
 from thinkrl.config.component import BatchPrompts, CompanionSteps, ConfigError, GroupSize, Steps
 from thinkrl.data.order import order_prompts
 from thinkrl.data.source import PromptSource
-from thinkrl.environments.environment import Environment
+from thinkrl.environments.environment import Environment, check_environment
 from thinkrl.learning.learner import LearnerSource
 from thinkrl.rewards.reward import Reward
 from thinkrl.rewards.signals import merge_readings, read_signals
@@ -84,9 +84,10 @@ class GRPO(Stage):
         check_supplied(read.values(), self.companions)
 
     def check(self) -> None:
-        """Reads the prompts, and looks for the sampling engine and what the learner needs."""
+        """Reads the prompts, and looks for the sampling engine and what learner, environment and companions need."""
         self.sampler.check()
         self.learner.check()
+        check_environment(self.environment)
         for companion in self.companions.values():
             companion.check()
         if self.companions and self.learner.processes > 1:
@@ -114,6 +115,7 @@ class GRPO(Stage):
         )
         sampler = context.open_sampler(self.sampler, policy)
         companions = context.open_companions(self.companions, policy, sampler, self.sampling, self.steps)
+        environment = context.open_environment(self.environment)
         order = order_prompts(self.prompts, self.prompts_per_step, context.seed)
         state = context.resume(self.steps, learner, companions)
         memory: Any = state.values.get("reward", {})
@@ -125,7 +127,7 @@ class GRPO(Stage):
             watched: dict[str, float] = {}
             if self.monitor is not None and self.reward.observes and self.monitor.due(step):
                 with watch("reward"):
-                    seen = self.environment.rollout(
+                    seen = environment.rollout(
                         policy, sampler, self.monitor.chosen(order.prompts, context.seed), self.group_size,
                         self.sampling, seed=context.seed, stage=f"{context.name}/monitor", step=step,
                     )  # fmt: skip
@@ -133,7 +135,7 @@ class GRPO(Stage):
                     watched["monitor_tokens"] = float(seen.sampled.sum())
             with watch("sample"):
                 prompts = order.batch(step - 1, self.prompts_per_step)
-                rollouts = self.environment.rollout(
+                rollouts = environment.rollout(
                     policy, sampler, prompts, self.group_size, self.sampling,
                     seed=context.seed, stage=context.name, step=step,
                 )  # fmt: skip

@@ -8,7 +8,7 @@ from typing import ClassVar
 from thinkrl.config.component import GroupSize, PromptCount
 from thinkrl.data.order import order_prompts
 from thinkrl.data.source import PromptSource
-from thinkrl.environments.environment import Environment
+from thinkrl.environments.environment import Environment, check_environment
 from thinkrl.probes.state_skewness import measure_states
 from thinkrl.sampling.sampler import SamplerSource, SamplingSpec
 from thinkrl.stages.artifacts import Kind
@@ -45,6 +45,7 @@ class MeasureStates(Stage):
     def check(self) -> None:
         """Reads the prompts, and looks for the sampling engine."""
         self.sampler.check()
+        check_environment(self.environment)
         order_prompts(self.prompts, self.prompt_count, seed=0)
 
     def plan(self) -> str:
@@ -62,7 +63,7 @@ class MeasureStates(Stage):
             watch = Stopwatch()
             with watch("sample"):
                 prompts = order_prompts(self.prompts, self.prompt_count, context.seed).batch(0, self.prompt_count)
-                rollouts = self.environment.rollout(
+                rollouts = context.open_environment(self.environment).rollout(
                     policy, context.open_sampler(self.sampler, policy), prompts, self.samples, self.sampling,
                     seed=context.seed, stage=context.name, step=1,
                 )  # fmt: skip

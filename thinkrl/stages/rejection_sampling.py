@@ -15,7 +15,7 @@ from thinkrl.config.component import BatchPrompts, GroupSize, PromptCount
 from thinkrl.data.order import order_prompts
 from thinkrl.data.source import PromptSource
 from thinkrl.data.traces import Trace
-from thinkrl.environments.environment import Environment
+from thinkrl.environments.environment import Environment, check_environment
 from thinkrl.grading.verdict import Verdict
 from thinkrl.rewards.result import RewardResult
 from thinkrl.rewards.reward import Reward
@@ -110,6 +110,7 @@ class SamplingStage(Stage):
     def check(self) -> None:
         """Reads the prompts, and looks for the sampling engine."""
         self.sampler.check()
+        check_environment(self.environment)
         order_prompts(self.prompts, self.prompts_per_step, seed=0)
 
     def work(self) -> float:
@@ -120,6 +121,7 @@ class SamplingStage(Stage):
         """Samples, scores, keeps, and hands on."""
         policy = context.load_policy(self.model_from)
         sampler = context.open_sampler(self.sampler, policy)
+        environment = context.open_environment(self.environment)
         order = order_prompts(self.prompts, self.prompts_per_step, context.seed)
         count = min(self.prompt_count, len(order))
         total = -(-count // self.prompts_per_step)
@@ -131,7 +133,7 @@ class SamplingStage(Stage):
             watch = Stopwatch()
             with watch("sample"):
                 prompts = order.batch(step - 1, self.prompts_per_step)[: count - (step - 1) * self.prompts_per_step]
-                rollouts = self.environment.rollout(
+                rollouts = environment.rollout(
                     policy, sampler, prompts, self.samples, self.sampling,
                     seed=context.seed, stage=context.name, step=step,
                 )  # fmt: skip

@@ -16,8 +16,9 @@ from thinkrl.rewards.result import RewardResult
 from thinkrl.rewards.signals import FORMS, Reading, SignalError, missing
 from thinkrl.rewards.term import RewardContext
 from thinkrl.rollouts.cuts import Cut, thinking_owners
+from thinkrl.rollouts.episodes import Episode
 from thinkrl.rollouts.ragged import Ragged, add
-from thinkrl.rollouts.signals import CUT, ROLLOUT_SIGNALS
+from thinkrl.rollouts.signals import CUT, EPISODE, ROLLOUT_SIGNALS
 from thinkrl.rollouts.store import FinishReason, Group, Origin, Response, Rollouts
 from thinkrl.stages.scored_stage import REFERENCE_LOGPROBS, ScoredStage
 from thinkrl.stages.token_places import ids_of, joined_ends, spread_ends
@@ -227,6 +228,7 @@ def _response(
         versions=np.zeros(count, dtype=np.int32),
         char_ends=ends,
         cut=_cut(one, count),
+        episode=_episode(one),
     )
 
 
@@ -244,6 +246,20 @@ def _cut(one: GivenResponse, count: int) -> Cut | None:
         raise SignalError(f"{where} keeps {cut.kept} tokens of thinking, but the response has {count}")
     # Files may number the thoughts of each prompt anew.
     return replace(cut, thinking=f"{one.prompt.prompt_id}/{cut.thinking}")
+
+
+def _episode(one: GivenResponse) -> Episode | None:
+    """What the line says of the episode that its response took part in. Raises SignalError where that cannot be."""
+    given = one.signals.get(EPISODE.name)
+    if given is None:
+        return None
+    try:
+        episode = Episode.from_json(given)
+    except ValueError as error:
+        where = f"{one.where}: the signal {EPISODE.name!r} of response {one.response_id!r}"
+        raise SignalError(f"{where}: {error}") from error
+    # Files may number the episodes of each prompt anew.
+    return replace(episode, episode=f"{one.prompt.prompt_id}/{episode.episode}")
 
 
 def _give_shared_thinking(responses: list[Response]) -> None:
