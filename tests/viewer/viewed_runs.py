@@ -119,7 +119,7 @@ def write_record(run: Path, *, end: str = "finished", status: str = "finished", 
     """run.json and config.yaml of a run of two stages, `rl` and `after`."""
     run.mkdir(parents=True, exist_ok=True)
     stages = {
-        "0_rl": {"status": status, "artifacts": {}, "started": "", "finished": ""},
+        "0_rl": {"status": status, "artifacts": {"model": {"path": "m"}}, "started": "", "finished": ""},
         "1_after": {
             "status": status if end == "finished" else "pending",
             "artifacts": {},

@@ -22,7 +22,7 @@ from thinkrl.sampling.sampler import SamplerSource, SamplingSpec
 from thinkrl.stages.artifacts import Kind
 from thinkrl.stages.context import StageContext
 from thinkrl.stages.monitor import Monitor
-from thinkrl.stages.records import batch_metrics, reward_columns
+from thinkrl.stages.records import advantage_columns, batch_metrics, reward_columns
 from thinkrl.stages.stage import Stage
 from thinkrl.tracking.errors import RunError
 from thinkrl.tracking.recorder import Stopwatch
@@ -157,7 +157,7 @@ class GRPO(Stage):
             with watch("companions"):
                 learned |= companions.learn(rollouts, rewards, advantages)
 
-            columns = {**reward_columns(rewards), "advantage": advantages.per_response()}
+            columns = {**reward_columns(rewards), **advantage_columns(advantages, rewards, rollouts)}
             context.write_rollouts(step, rollouts, columns)
             measured = batch_metrics(rollouts, rewards, self.sampling, watch, len(prompts))
             row = {**measured, **watched, **learned}

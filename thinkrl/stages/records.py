@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from thinkrl.algorithms.types import Advantages
 from thinkrl.rewards.result import RewardResult
 from thinkrl.rollouts.ragged import Ragged
 from thinkrl.rollouts.spans import thinking_lengths
@@ -70,3 +71,30 @@ def reward_columns(rewards: RewardResult) -> dict[str, Sequence[Any] | NDArray[A
         columns[f"contribution/{name}"] = part.contributions.tolist()
         columns[f"notes/{name}"] = list(part.notes) or [""] * len(part.values)
     return columns
+
+
+def advantage_columns(
+    advantages: Advantages, rewards: RewardResult, rollouts: Rollouts
+) -> dict[str, NDArray[Any] | Ragged]:
+    """The mean advantage of each response; and its tokens' own, their weights and rewards, where there are such.
+
+    `token_advantages` is left out where all sampled tokens of each response have the same. Tokens that were given are
+    NaN: what stands there is read by nobody.
+    """
+    columns: dict[str, NDArray[Any] | Ragged] = {"advantage": advantages.per_response()}
+    parts = {
+        "token_advantages": advantages.values if _vary(advantages.values, rollouts.sampled) else None,
+        "token_weights": advantages.weights,
+        "token_rewards": rewards.tokens,
+    }
+    for name, values in parts.items():
+        if values is not None:
+            shown = np.where(rollouts.sampled, values.values, np.nan).astype(np.float32)
+            columns[name] = values.with_values(shown)
+    return columns
+
+
+def _vary(values: Ragged, sampled: NDArray[np.bool_]) -> bool:
+    """Whether the sampled tokens of any row differ."""
+    rows, numbers = values.row_ids[sampled], values.values[sampled]
+    return bool(np.any((rows[1:] == rows[:-1]) & (numbers[1:] != numbers[:-1])))

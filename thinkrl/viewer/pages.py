@@ -65,10 +65,10 @@ class Pages:
         }
 
     def default_stage(self) -> str:
-        """The last stage that trained and kept responses, else the last that kept any; empty where none did."""
-        kinds = {stage.name: stage.kind for stage in self.run.reading().stages}
+        """The last stage that trained, or is at work, and kept responses; else the last that kept any; else empty."""
+        training = {s.name for s in self.run.reading().stages if "model" in s.artifacts or s.status == "running"}
         kept = [key for key in self.run.stage_keys() if self.run.steps(key) or tree_names(self.run.stage_folder(key))]
-        trained = [key for key in kept if not kinds.get(key.partition("_")[2], "").startswith("Evaluate")]
+        trained = [key for key in kept if key.partition("_")[2] in training]
         return (trained or kept or [""])[-1]
 
     def listing(self, query: Query, size: int = PAGE) -> dict[str, Any]:

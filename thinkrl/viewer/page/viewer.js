@@ -175,8 +175,8 @@ function groupNode(row, group, query) {
 function rowNode(row, query) {
   const facts = [
     verdictChip(row.verdict),
-    row.reward === null ? null : make("span", { title: "reward" }, shown(row.reward)),
-    row.advantage === null ? null : make("span", { class: "soft", title: "advantage" }, signed(row.advantage)),
+    row.reward === null ? null : make("span", {}, `reward ${shown(row.reward)}`),
+    row.advantage === null ? null : make("span", { class: "soft" }, `advantage ${signed(row.advantage)}`),
     row.tokens === null ? null : make("span", { class: "soft" }, `${row.tokens} tokens`),
     row.finish_reason === "length" ? make("span", { class: "verdict open" }, "truncated") : null,
     query.order === "stored" ? null : make("span", { class: "soft" }, `step ${row.step}, ${row.prompt_id}`),
