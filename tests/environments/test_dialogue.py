@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -435,3 +436,30 @@ def test_of_several_processes_the_first_asks_the_user(policy: Any) -> None:
     assert rollouts.episodes[0] is not None
     assert rollouts.episodes[0].scores == (30.0, 39.0, 48.0)
     assert len(user.seen) == asked
+
+
+def test_a_tokenizer_that_joins_letters_keeps_the_ids_that_were_sampled() -> None:
+    """SmolLM2's, which writes `>` and what follows in one token: what was sampled stays, and what is encoded anew reads
+    the same."""
+    from thinkrl.config.component import UserError
+    from thinkrl.models.pretrained import PretrainedModel
+
+    try:
+        tokenizer = PretrainedModel("smollm2-135m-instruct", origin="packaged").load_tokenizer()
+    except UserError:
+        pytest.skip("the packaged model is not installed")
+    smol = SimpleNamespace(tokenizer=tokenizer, stop_ids=frozenset({tokenizer.eos_token_id}), name="smol")
+    for reply in ("Hello, that is wonderful!", "\n\nHello there", " I hear you"):
+        turn = f"<think>They hope for praise.</think>{reply}{END}"
+        sampler = scripted(smol, turn)
+        rollouts = roll(smol, sampler, samples="turn", max_turns=3)
+        said, between = reply.lstrip(), BETWEEN
+        assert rollouts.texts[2] == (said + END + between) * 2 + turn.removesuffix(END)
+        for row, request in enumerate(sampler.asked):
+            whole = [*rollouts.groups[0].prompt_ids.tolist(), *rollouts.response(row).token_ids.tolist()]
+            assert request.prompt_ids.tolist() == whole[: len(request.prompt_ids)]
+            assert whole[len(request.prompt_ids) :] == encode(smol, turn)
+        (start, _) = turn_spans(rollouts.response(1))[0]
+        tail = encode(smol, turn)[-3:]
+        history = rollouts.response(1).token_ids[:start].tolist()
+        assert history[len(history) - len(encode(smol, between)) - 3 :][:3] == tail
