@@ -156,3 +156,16 @@ def test_families_without_a_body_learn_by_branch_all_the_same():
     alone = open_learner(tiny_policy(hidden_act="gelu"), share_prompts=False, micro_batch_tokens=1)
     ours, plain = (each.logprobs(rollouts, SamplingSpec()).values for each in (learner, alone))
     assert abs(ours - plain).max() < 1e-5
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_compiled_kernels_give_the_plain_gradient(family):
+    rollouts = make_rollouts(given=True)
+    advantages = random_advantages(rollouts)
+    compiled, plain = (
+        update_gradients(
+            rollouts, advantages, ClippedObjective(entropy_bonus=0.1), policy=family_policy(family), compiled=wanted
+        )[0]
+        for wanted in (True, False)
+    )
+    assert relative_difference(compiled, plain) <= 1e-5

@@ -17,10 +17,11 @@ BELOW = {
     "data": {"tracking", "rollouts", "config"},
     "tasks": {"data", "rollouts", "config"},
     "models": {"config"},
-    "sampling": {"models", "parallel", "rollouts", "config"},
+    "kernels": set(),
+    "sampling": {"kernels", "models", "parallel", "rollouts", "config"},
     "rewards": {"grading", "rollouts", "config"},
     "algorithms": {"sampling", "rollouts", "config"},
-    "learning": {"algorithms", "sampling", "models", "parallel", "rollouts", "config"},
+    "learning": {"kernels", "algorithms", "sampling", "models", "parallel", "rollouts", "config"},
     "environments": {"sandbox", "judges", "sampling", "models", "data", "tasks", "rollouts", "config"},
     "benchmarks": {"environments", "sampling", "models", "data", "grading", "rollouts", "config"},
 }

@@ -1,5 +1,7 @@
 """The written-out decode step equals the module's own full forward pass, whatever the batch goes through."""
 
+from functools import partial
+
 import pytest
 import torch
 from architectures import FAMILIES, tiny_module
@@ -13,7 +15,11 @@ from thinkrl.sampling.packed_prompts import common_beginning, passes
 PROMPTS = [torch.tensor([5, 9, 200]), torch.arange(70) + 3, torch.tensor([44])]
 COPIES = [2, 1, 3]
 NOTHING = torch.zeros(0, dtype=torch.int64)
-DECODERS = {"blocks": BlockDecoder, "module": ModuleDecoder}
+DECODERS = {
+    "compiled": BlockDecoder,
+    "blocks": partial(BlockDecoder, compiled=False),
+    "module": ModuleDecoder,
+}
 
 
 def full_logits(module, ids):
@@ -129,16 +135,17 @@ def test_more_rows_than_were_set_aside_are_refused():
         decoder.arrange([0, 1, 2, 2])
 
 
+@pytest.mark.parametrize("kind", ["compiled", "blocks"])
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("begun", [0, 1, 40])
 @torch.inference_mode()
-def test_prompts_read_together_behind_a_common_beginning(family, begun):
+def test_prompts_read_together_behind_a_common_beginning(family, begun, kind):
     """Prompts of 41 to 110 tokens, in one pass and in several: logits, and what continues them."""
     module = tiny_module(family)
     own = [torch.arange(n) * 7 % 250 + 3 for n in (1, 70, 13, 70, 2)]
     beginning = torch.arange(begun) * 11 % 250 + 3
     prompts = [torch.cat([beginning, torch.arange(40 - begun) + 5 * i, rest]) for i, rest in enumerate(own)]
-    decoder = BlockDecoder(module)
+    decoder = DECODERS[kind](module)
     for size in (5, 2):
         decoder.begin(5, beginning)
         found = []

@@ -63,7 +63,7 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
 def examine() -> list[Finding]:
     """Looks at everything, the slow parts side by side."""
     engines = [partial(optional_engine, engine) for engine in ENGINES]
-    slow: list[Callable[[], Finding]] = [devices, *engines, wandb, hub, sandbox]
+    slow: list[Callable[[], Finding]] = [devices, *engines, kernels, wandb, hub, sandbox]
     with ThreadPoolExecutor(len(slow)) as pool:
         waiting = [pool.submit(check) for check in slow]
         quick = [python(), *map(package, PACKAGES), cores(), memory(), disk(Path.cwd())]
@@ -130,6 +130,19 @@ def optional_engine(module: str) -> Finding:
     program = IMPORTS.get(module, f"import {module}")
     state, text = _in_subprocess(f"{program}; print(getattr({module}, '__version__', 'unknown version'))")
     return Finding(module, state, text, "" if state == "ok" else ENGINES[module])
+
+
+def kernels() -> Finding:
+    """Whether the kernels for processors can be compiled here; they are, in another process."""
+    program = (
+        "import logging, sys; logging.basicConfig(level=logging.INFO, stream=sys.stdout, format='%(message)s'); "
+        "from thinkrl.kernels.build import library; print('compiled' if library() else '', end='')"
+    )
+    state, text = _in_subprocess(program)
+    if state == "ok" and text == "compiled":
+        return Finding("kernels", "ok", "compiled for this processor")
+    advice = "faster steps on processors: install a C compiler (gcc or clang); without it torch's own operations run"
+    return Finding("kernels", "missing", text or "not compiled", advice)
 
 
 def sandbox() -> Finding:

@@ -9,6 +9,7 @@ fused kernels are slow on short sequences; a dense mask stays the reference, and
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, cast
 
 import numpy as np
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import AttentionInterface
 
+from thinkrl.kernels.learn import LearnKernels, Tiles, learn_kernels
 from thinkrl.learning.packing import Row
 
 IMPLEMENTATION = "thinkrl_branches"
@@ -36,6 +38,7 @@ class Bucket:
     queries: int64 [n t], keys: int64 [n (p + t)], indices of tokens among all tokens of the batch (0 for padding).
     real: where `queries` is no padding, int64, or None where there is none. hidden: float32 [n, 1, 1, 1, p], -inf
     where a key above is padding, or None where there is none. later: float32 [t, t], -inf above the diagonal.
+    own, above: int64 [n], real queries of each tile, and keys above it.
     """
 
     count: int
@@ -44,6 +47,18 @@ class Bucket:
     real: Tensor | None
     hidden: Tensor | None
     later: Tensor
+    own: Tensor
+    above: Tensor
+
+    @cached_property
+    def query_tiles(self) -> Tiles:
+        """The queries, as kernels take them."""
+        return Tiles(self.queries, None if self.real is None else self.own, self.count)
+
+    @cached_property
+    def key_tiles(self) -> Tiles:
+        """The keys; what is padding is some token, which no query sees."""
+        return Tiles(self.keys, None, self.count)
 
 
 def branch_buckets(rows: Sequence[Row]) -> list[Bucket]:
@@ -99,6 +114,8 @@ def _bucket(tiles: Sequence[_Tile]) -> Bucket:
         real=None if real.all() else torch.from_numpy(np.flatnonzero(real)),
         hidden=hidden[:, None, None, None] if padding.any() else None,
         later=torch.full((t, t), -torch.inf).triu_(1),
+        own=torch.tensor([len(own) for _, own in tiles]),
+        above=torch.tensor([len(above) for above, _ in tiles]),
     )
 
 
@@ -119,8 +136,19 @@ def branch_attention(
     return attend(q, k, v, buckets, scale)[None], None
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, buckets: Sequence[Bucket], scale: float) -> Tensor:
-    """Attention of l tokens as `buckets` say: query [l, h, d], key and value [l, g, d] to [l, h, d]."""
+def attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    buckets: Sequence[Bucket],
+    scale: float,
+    kernels: LearnKernels | None = None,
+) -> Tensor:
+    """Attention of l tokens as `buckets` say: query [l, h, d], key and value [l, g, d] to [l, h, d].
+
+    kernels: compute what stands between the products, where there are any."""
+    if kernels is not None:
+        return cast("Tensor", _CompiledAttention.apply(query, key, value, buckets, scale, kernels))  # type: ignore[no-untyped-call]
     return cast("Tensor", _BranchAttention.apply(query, key, value, buckets, scale))  # type: ignore[no-untyped-call]
 
 
@@ -163,6 +191,53 @@ class _BranchAttention(torch.autograd.Function):
             _add_keys(grad_key, torch.bmm(grad_s.transpose(1, 2), q), bucket)
             _put_queries(grad_query, torch.bmm(grad_s, k), bucket)
         return grad_query, grad_key.to(narrow), grad_value.to(narrow), None, None
+
+
+class _CompiledAttention(torch.autograd.Function):
+    """The same by kernels: a pass each to gather a tile's rows, to weigh them, and to put them back."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, buckets: Sequence[Bucket], scale: float, k: LearnKernels
+    ) -> Tensor:
+        query, key, value = query.contiguous(), key.contiguous(), value.contiguous()
+        output, groups = torch.empty_like(query), key.shape[1]
+        for bucket in buckets:
+            queries, keys = bucket.query_tiles, bucket.key_tiles
+            scores = torch.bmm(
+                k.gather_wide(query, queries, groups, scale), k.gather_wide(key, keys, groups).transpose(1, 2)
+            )
+            p = k.probabilities(scores, bucket.above, queries.size)
+            k.scatter(torch.bmm(p, k.gather(value, keys, groups)), queries, output)
+        ctx.save_for_backward(query, key, value, output)
+        ctx.buckets, ctx.scale, ctx.kernels = buckets, scale, k
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        query, key, value, output = ctx.saved_tensors
+        k: LearnKernels = ctx.kernels
+        grad, groups, scale = grads[0].contiguous(), key.shape[1], ctx.scale
+        grad_query = torch.empty_like(query)
+        grad_key, grad_value = (torch.zeros(x.shape, dtype=_wide(x).dtype) for x in (key, value))
+        products, wide = k.row_products(grad, output, scale), learn_kernels(grad_key)
+        if wide is None:
+            raise RuntimeError("kernels are there for every precision or for none")
+        for bucket in ctx.buckets:
+            queries, keys = bucket.query_tiles, bucket.key_tiles
+            scores = torch.bmm(
+                k.gather_wide(query, queries, groups, scale), k.gather_wide(key, keys, groups).transpose(1, 2)
+            )
+            grad_p = torch.bmm(
+                k.gather_wide(grad, queries, groups), k.gather_wide(value, keys, groups, scale).transpose(1, 2)
+            )
+            p, grad_s = k.score_gradients(
+                scores, grad_p, wide.gather(products, queries, groups), bucket.above, queries.size
+            )
+            k.add_rows(torch.bmm(p.transpose(1, 2), k.gather(grad, queries, groups)), keys, grad_value)
+            k.add_rows(torch.bmm(grad_s.transpose(1, 2), k.gather(query, queries, groups)), keys, grad_key)
+            k.scatter(torch.bmm(grad_s, k.gather(key, keys, groups)), queries, grad_query)
+        return grad_query, grad_key.to(key.dtype), grad_value.to(value.dtype), None, None, None
 
 
 def _probabilities(q: Tensor, k: Tensor, bucket: Bucket, scale: float) -> Tensor:

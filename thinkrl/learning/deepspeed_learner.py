@@ -9,7 +9,7 @@ import warnings
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -187,7 +187,7 @@ class EngineScorer(Scorer):
     @classmethod
     def of(cls, plain: Scorer, engine: Any) -> "EngineScorer":
         """The same pass as `plain`, through `engine`."""
-        return cls(plain.module, plain.chunk_tokens, plain.branches, plain.checkpointing, engine)
+        return cls(**{field.name: getattr(plain, field.name) for field in fields(plain)}, engine=engine)
 
     def __call__(self, rows: Sequence[Row], spec: SamplingSpec, *, with_entropy: bool = False) -> Scored:
         """One forward pass over `rows`; all processes pass at the same time."""

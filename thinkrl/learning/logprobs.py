@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor
 
+from thinkrl.kernels.learn import LearnKernels, learn_kernels
 from thinkrl.sampling.distribution import kept_tokens
 from thinkrl.sampling.sampler import SamplingSpec
 
@@ -37,6 +38,7 @@ def token_scores(
     *,
     chunk_tokens: int,
     with_entropy: bool,
+    compiled: bool = True,
 ) -> TokenScores:
     """Scores `targets` under the distribution that `spec` makes of the logits.
 
@@ -47,12 +49,14 @@ def token_scores(
         spec: temperature and truncation. Temperature 0 raises ValueError: it leaves no distribution.
         chunk_tokens: at most this many rows of logits exist at a time.
         with_entropy: whether entropies are wanted (and carry gradient).
+        compiled: uses kernels in C where there are any and nothing is truncated.
     """
     if spec.temperature == 0:
         raise ValueError("temperature must be above 0 to learn from samples, got 0 (greedy decoding has no gradient)")
+    kernels = learn_kernels(hidden) if compiled and not truncates(spec, len(head_weight)) else None
     scores = cast(
         "tuple[Tensor, Tensor]",
-        _TokenScores.apply(hidden, head_weight, head_bias, targets, spec, chunk_tokens, with_entropy),  # type: ignore[no-untyped-call]
+        _TokenScores.apply(hidden, head_weight, head_bias, targets, spec, chunk_tokens, with_entropy, kernels),  # type: ignore[no-untyped-call]
     )
     return TokenScores(scores[0], scores[1] if with_entropy else None)
 
@@ -71,6 +75,7 @@ class _TokenScores(torch.autograd.Function):
         spec: SamplingSpec,
         chunk_tokens: int,
         with_entropy: bool,
+        kernels: LearnKernels | None,
     ) -> tuple[Tensor, Tensor]:
         chunks = _slices(len(targets), chunk_tokens)
         logprobs, normalisers, entropies = hidden.new_zeros((3, len(targets)), dtype=_wide(hidden.dtype)).unbind()
@@ -78,6 +83,12 @@ class _TokenScores(torch.autograd.Function):
         for chunk in chunks:
             del logits  # before the next chunk is made, so that there is one at a time
             logits = torch.nn.functional.linear(hidden[chunk], weight, bias)
+            if kernels is not None:
+                found = kernels.scores(logits, targets[chunk], spec.temperature, with_entropy=with_entropy)
+                logprobs[chunk], normalisers[chunk] = found[:2]
+                if found[2] is not None:
+                    entropies[chunk] = found[2]
+                continue
             for block in _slices(len(logits), BLOCK_TOKENS):
                 rows = slice(chunk.start + block.start, chunk.start + block.stop)
                 scaled = processed_logits(logits[block], targets[rows], spec)
@@ -88,7 +99,7 @@ class _TokenScores(torch.autograd.Function):
                     entropies[rows] = normalisers[rows] - p.mul_(_finite(scaled)).sum(dim=-1)
         ctx.save_for_backward(hidden, weight, bias, targets, normalisers, entropies)
         ctx.kept = logits if len(chunks) == 1 and any(ctx.needs_input_grad) else None
-        ctx.spec, ctx.chunk_tokens, ctx.with_entropy = spec, chunk_tokens, with_entropy
+        ctx.spec, ctx.chunk_tokens, ctx.with_entropy, ctx.kernels = spec, chunk_tokens, with_entropy, kernels
         return logprobs, entropies
 
     @staticmethod
@@ -104,12 +115,9 @@ class _TokenScores(torch.autograd.Function):
             table, ctx.kept = ctx.kept, None
             if table is None:
                 table = torch.nn.functional.linear(hidden[chunk], weight, bias)
-            for block in _slices(len(table), BLOCK_TOKENS):
-                rows = slice(chunk.start + block.start, chunk.start + block.stop)
-                scaled = processed_logits(table[block], targets[rows], ctx.spec)
-                entropy = (entropies[rows], grads[1][rows]) if ctx.with_entropy else None
-                wide = _grad_logits(scaled, targets[rows], normalisers[rows], grads[0][rows], entropy)
-                table[block] = wide if ctx.spec.temperature == 1 else wide.div_(ctx.spec.temperature)
+            entropy = (entropies[chunk], grads[1][chunk]) if ctx.with_entropy else None
+            given = targets[chunk], normalisers[chunk], grads[0][chunk], entropy
+            _to_gradients(table, *given, spec=ctx.spec, kernels=ctx.kernels)
             grad_hidden[chunk] = table @ weight
             if grad_bias is not None:
                 grad_bias += table.sum(dim=0, dtype=grad_bias.dtype)
@@ -118,7 +126,7 @@ class _TokenScores(torch.autograd.Function):
             del table
         if grad_bias is not None:
             grad_bias = grad_bias.to(weight.dtype)
-        return grad_hidden, grad_weight.total(), grad_bias, None, None, None, None
+        return grad_hidden, grad_weight.total(), grad_bias, None, None, None, None, None
 
 
 class _HeadGradient:
@@ -144,6 +152,11 @@ class _HeadGradient:
         return None if self._sum is None else self._sum.to(self._weight.dtype)
 
 
+def truncates(spec: SamplingSpec, vocabulary: int) -> bool:
+    """Whether `spec` may drop a token of `vocabulary`."""
+    return 0 < spec.top_k < vocabulary or spec.top_p < 1 or spec.min_p > 0
+
+
 def processed_logits(logits: Tensor, targets: Tensor, spec: SamplingSpec) -> Tensor:
     """Float32 logits [m, v] after temperature and truncation, -inf where a token is dropped.
 
@@ -157,6 +170,27 @@ def processed_logits(logits: Tensor, targets: Tensor, spec: SamplingSpec) -> Ten
     if kept is None:
         return scaled
     return scaled.masked_fill(~kept.scatter_(1, targets[:, None], True), -torch.inf)
+
+
+def _to_gradients(
+    logits: Tensor,
+    targets: Tensor,
+    normalisers: Tensor,
+    grad_logprobs: Tensor,
+    entropy: tuple[Tensor, Tensor] | None,
+    *,
+    spec: SamplingSpec,
+    kernels: LearnKernels | None,
+) -> None:
+    """Puts the gradient of logits [c, v] in their place; `entropy` holds entropies and their gradients."""
+    if kernels is not None:
+        kernels.scores_to_gradients(logits, targets, spec.temperature, normalisers, grad_logprobs, entropy)
+        return
+    for block in _slices(len(logits), BLOCK_TOKENS):
+        scaled = processed_logits(logits[block], targets[block], spec)
+        part = None if entropy is None else (entropy[0][block], entropy[1][block])
+        wide = _grad_logits(scaled, targets[block], normalisers[block], grad_logprobs[block], part)
+        logits[block] = wide if spec.temperature == 1 else wide.div_(spec.temperature)
 
 
 def _grad_logits(

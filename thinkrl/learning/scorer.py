@@ -40,12 +40,14 @@ class Scorer:
     and a dense mask says what each token sees, unless all rows are plain.
 
     chunk_tokens: bounds the logits that exist at a time. checkpointing: the module recomputes its layers.
+    compiled: uses kernels in C where there are any.
     """
 
     module: PreTrainedModel
     chunk_tokens: int
     branches: bool = False
     checkpointing: bool = False
+    compiled: bool = True
 
     def __post_init__(self) -> None:
         config = self.module.config.get_text_config()
@@ -69,6 +71,7 @@ class Scorer:
             spec,
             chunk_tokens=self.chunk_tokens,
             with_entropy=with_entropy,
+            compiled=self.compiled,
         )
         spread = torch.from_numpy(predictions).to(device)
         return Scored(
@@ -122,7 +125,9 @@ class Scorer:
 
     @cached_property
     def _body(self) -> BlockBody | None:
-        return BlockBody(self.module, checkpointing=self.checkpointing) if writes_out(self.module) else None
+        if not writes_out(self.module):
+            return None
+        return BlockBody(self.module, checkpointing=self.checkpointing, compiled=self.compiled)
 
     def _joined(self, rows: Sequence[Row], ids: Tensor, positions: Tensor) -> Tensor:
         """Last hidden states [tokens, h] of rows end to end; positions: [axes, tokens]."""

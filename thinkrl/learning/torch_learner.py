@@ -103,7 +103,11 @@ class TorchLearner(Training):
     def scorer(self, module: PreTrainedModel) -> Scorer:
         """The forward pass over `module` as configured."""
         return Scorer(
-            module, self.logits_chunk_tokens, branches=self.share_prompts, checkpointing=self.gradient_checkpointing
+            module,
+            self.logits_chunk_tokens,
+            branches=self.share_prompts,
+            checkpointing=self.gradient_checkpointing,
+            compiled=self.compiled,
         )
 
 

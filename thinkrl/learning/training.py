@@ -54,6 +54,9 @@ class Training:
     (see `Scorer.sharing_pays`); false gives every response a row of its own."""
     gradient_checkpointing: bool = False
     """Recomputes each layer in the backward pass: less memory, a third more time."""
+    compiled: bool = True
+    """On a processor, uses kernels in C, compiled once per machine, where there is a C compiler. Their numbers differ
+    from torch's by rounding."""
 
     def __post_init__(self) -> None:
         for name in ("learning_rate", "weight_decay", "warmup_steps"):

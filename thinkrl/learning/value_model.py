@@ -52,7 +52,11 @@ class ValueModel:
         self._config = config
         self._total_steps = total_steps
         self._scorer = Scorer(
-            model.module, chunk_tokens=1, branches=config.share_prompts, checkpointing=config.gradient_checkpointing
+            model.module,
+            chunk_tokens=1,
+            branches=config.share_prompts,
+            checkpointing=config.gradient_checkpointing,
+            compiled=config.compiled,
         )
         self._optimizer = config.optimizer_of(model) if model.masters is not None else None
         self._ranks = Ranks()

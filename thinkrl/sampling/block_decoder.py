@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import LlamaForCausalLM, MistralForCausalLM, PreTrainedModel, Qwen2ForCausalLM, Qwen3ForCausalLM
 
+from thinkrl.kernels.decode import decode_kernels
 from thinkrl.sampling.blocks import block_of
 from thinkrl.sampling.kv_cache import KeyValueCache
 from thinkrl.sampling.linear import FrozenLinear
@@ -44,10 +45,11 @@ def supports(module: PreTrainedModel) -> bool:
 class BlockDecoder:
     """Decodes a ragged batch; rows join and leave at any step. Same duties as `Decoder` describes."""
 
-    def __init__(self, module: PreTrainedModel) -> None:
+    def __init__(self, module: PreTrainedModel, *, compiled: bool = True) -> None:
         if not supports(module):
             raise ValueError(f"{type(module).__name__} with this configuration is not of the Llama block family")
         self._module: Any = module
+        self._kernels = decode_kernels(module.model.embed_tokens.weight) if compiled else None
         self._cache: KeyValueCache | None = None
         self._beginning: Prefill | None = None
         self.refresh()
@@ -56,7 +58,7 @@ class BlockDecoder:
     def refresh(self) -> None:
         """Joins the current weights anew, and computes the rotary tables as the module does."""
         base = self._module.model
-        self._blocks = [block_of(layer, self._module.config) for layer in base.layers]
+        self._blocks = [block_of(layer, self._module.config, self._kernels) for layer in base.layers]
         self._embedding: Tensor = base.embed_tokens.weight
         self._final_norm: Tensor = base.norm.weight
         self._head = FrozenLinear(self._module.lm_head.weight, self._module.lm_head.bias)
@@ -96,8 +98,12 @@ class BlockDecoder:
         """Appends one token to each row, int64 [b]; returns the logits that follow, [b, vocabulary]."""
         cache = self._running()
         positions = cache.advance()
-        cos, sin = self._cos[positions, None], self._sin[positions, None]
         hidden = functional.embedding(token_ids, self._embedding)
+        if self._kernels is not None:
+            for layer, block in enumerate(self._blocks):
+                hidden = block.decode(hidden, (self._cos, self._sin), cache.histories(layer))
+            return self._logits(hidden)
+        cos, sin = self._cos[positions, None], self._sin[positions, None]
         for layer, block in enumerate(self._blocks):
             queries, keys, values = block.project(hidden, cos, sin)
             mixed = cache.attend(layer, queries, keys, values, block.head_dim**-0.5)

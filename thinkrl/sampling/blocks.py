@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from thinkrl.kernels.decode import DecodeKernels, Histories
 from thinkrl.sampling.linear import FrozenLinear
 
 
@@ -36,14 +37,27 @@ class Block:
     gate: FrozenLinear
     up: FrozenLinear
     down: FrozenLinear
+    kernels: DecodeKernels | None = None
+    """Compute norms and attention of a decode step where the machine has them."""
+
+    def decode(self, hidden: Tensor, tables: tuple[Tensor, Tensor], histories: Histories) -> Tensor:
+        """The whole block by the kernels, for one new position of each row: [b, hidden] to [b, hidden].
+
+        tables: cos and sin [positions, head_dim]. histories: what the rows have read; gets the new position.
+        """
+        if self.kernels is None:
+            raise RuntimeError("decode needs kernels, and this block has none")
+        joined = self.qkv(self._normal(hidden, self.input_norm))
+        norms = None if self.query_norm is None or self.key_norm is None else (self.query_norm, self.key_norm)
+        mixed = self.kernels.attend(joined, self.heads, norms, self.eps, tables, histories, self.head_dim**-0.5)
+        return self.close(hidden, mixed)
 
     def project(self, hidden: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """What attention needs, from [b, hidden] and rotations [b, 1, head_dim].
 
         Rotated queries [b, heads, head_dim], rotated keys and plain values [b, kv_heads, head_dim].
         """
-        normal = functional.rms_norm(hidden, hidden.shape[-1:], self.input_norm, self.eps)
-        joined = self.qkv(normal).view(len(hidden), -1, self.head_dim)
+        joined = self.qkv(self._normal(hidden, self.input_norm)).view(len(hidden), -1, self.head_dim)
         queries_keys, values = torch.split(joined, [self.heads + self.kv_heads, self.kv_heads], dim=1)
         if self.query_norm is not None and self.key_norm is not None:
             queries, keys = torch.split(queries_keys, [self.heads, self.kv_heads], dim=1)
@@ -58,11 +72,16 @@ class Block:
     def close(self, hidden: Tensor, mixed: Tensor) -> Tensor:
         """The rest of the block after attention gave `mixed` [b, heads * head_dim]; [b, hidden]."""
         hidden = self.out.plus(mixed, hidden)
-        normal = functional.rms_norm(hidden, hidden.shape[-1:], self.feed_norm, self.eps)
+        normal = self._normal(hidden, self.feed_norm)
         return self.down.plus(self.up.times(normal, self.gate.silu(normal)), hidden)
 
+    def _normal(self, hidden: Tensor, weight: Tensor) -> Tensor:
+        if self.kernels is not None:
+            return self.kernels.rms_norm(hidden, weight, self.eps)
+        return functional.rms_norm(hidden, hidden.shape[-1:], weight, self.eps)
 
-def block_of(layer: Any, config: Any) -> Block:
+
+def block_of(layer: Any, config: Any, kernels: DecodeKernels | None = None) -> Block:
     """The block that a transformers decoder layer holds now; a change of its weights does not reach it."""
     attention, feed = layer.self_attn, layer.mlp
     norms = [getattr(attention, name, None) for name in ("q_norm", "k_norm")]
@@ -81,6 +100,7 @@ def block_of(layer: Any, config: Any) -> Block:
         gate=_joined(feed.gate_proj),
         up=_joined(feed.up_proj),
         down=_joined(feed.down_proj),
+        kernels=kernels,
     )
 
 

@@ -19,8 +19,6 @@ _ROWS = 8
 """Rows drawn at a time on a processor, so that the passes over the vocabulary stay inside its cache."""
 _NUCLEI = (64, 512, 8192)
 """Sizes of set tried for top-p before the whole vocabulary is sorted."""
-_NUCLEI = (64, 512, 8192)
-"""Sizes of set tried for top-p before the whole vocabulary is sorted."""
 
 
 @dataclass(frozen=True, eq=False)

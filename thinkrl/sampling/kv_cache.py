@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from thinkrl.kernels.decode import Histories
 from thinkrl.sampling.shared_prompts import Prefill, PromptTable, SharedAttention, hiding
 
 _QUANTUM = 64
@@ -35,7 +36,8 @@ class KeyValueCache:
         self._keys = [self._empty(0) for _ in range(layers)]
         self._values = [self._empty(0) for _ in range(layers)]
         self._own_mask = like.new_zeros(())
-        self._places = like.new_zeros(())
+        self._places: Tensor | None = None
+        self._own = like.new_zeros(0, dtype=torch.int64)
 
     @property
     def count(self) -> int:
@@ -77,14 +79,11 @@ class KeyValueCache:
 
     def advance(self) -> Tensor:
         """Makes room for one more position in every row in use and returns its index, int64 [count]."""
-        kv_heads, device = self._shape[1], self._like.device
-        own = torch.tensor(self._lengths, device=device)
+        device = self._like.device
+        self._own = own = torch.tensor(self._lengths, device=device)
         self._lengths = [length + 1 for length in self._lengths]
         self._fit()
-        capacity = self._keys[0].shape[1]
-        self._own_mask = hiding(torch.arange(capacity, device=device) > own[:, None], self._like)
-        self._own_mask = self._own_mask.repeat_interleave(kv_heads, 0)[:, None]
-        self._places = torch.arange(self.count * kv_heads, device=device) * capacity + own.repeat_interleave(kv_heads)
+        self._places = None
         if self._table is None:
             self._table = PromptTable(self._prompts)
         if self._shared is None:
@@ -96,9 +95,9 @@ class KeyValueCache:
 
         queries [b, heads, head_dim], keys and values [b, kv_heads, head_dim] to [b, heads * head_dim].
         """
-        sharing = self._shared
-        if sharing is None:
-            raise RuntimeError("advance must come before attend")
+        sharing = self._sharing()
+        if self._places is None:
+            self._places = self._lay_out()
         head_dim, used = self._shape[2], self.count * self._shape[1]
         for stored, new in ((self._keys[layer], keys), (self._values[layer], values)):
             stored.view(-1, head_dim).index_copy_(0, self._places, new.reshape(used, head_dim))
@@ -108,6 +107,28 @@ class KeyValueCache:
         probabilities = torch.cat([shared, own], dim=-1).softmax(-1)
         mixed = torch.bmm(probabilities[..., shared.shape[-1] :], self._values[layer][:used])
         return (mixed + sharing.mix(layer, probabilities[..., : shared.shape[-1]])).view(self.count, -1)
+
+    def histories(self, layer: int) -> Histories:
+        """What the rows have read in `layer`, with room for the position that `advance` made room for."""
+        sharing = self._sharing()
+        table = sharing.table
+        return Histories(
+            table.keys[layer], table.values[layer], table.lengths, sharing.prompt_of,
+            self._keys[layer], self._values[layer], self._own,
+        )  # fmt: skip
+
+    def _sharing(self) -> SharedAttention:
+        if self._shared is None:
+            raise RuntimeError("advance must come before attention")
+        return self._shared
+
+    def _lay_out(self) -> Tensor:
+        """Masks what rows do not have yet, and returns where their new position is stored."""
+        own, capacity, (_, kv_heads, _) = self._own, self._keys[0].shape[1], self._shape
+        mask = hiding(torch.arange(capacity, device=own.device) > own[:, None], self._like)
+        self._own_mask = mask.repeat_interleave(kv_heads, 0)[:, None]
+        rows = torch.arange(self.count * kv_heads, device=own.device)
+        return rows * capacity + own.repeat_interleave(kv_heads)
 
     def _fit(self) -> None:
         # At least one position, which the next token takes: a table without any would leave nothing to add to.

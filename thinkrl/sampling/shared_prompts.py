@@ -49,7 +49,7 @@ class SharedAttention:
     """
 
     def __init__(self, table: PromptTable, prompt_of: Sequence[int]) -> None:
-        self._table = table
+        self.table = table
         device = table.lengths.device
         members: list[list[int]] = [[] for _ in table.prompts]
         places = []
@@ -60,21 +60,23 @@ class SharedAttention:
         rows_at = [row for rows in members for row in (*rows, *[0] * (self._seats - len(rows)))]
         self._rows_at = torch.tensor(rows_at, device=device)
         self._place_of = torch.tensor([prompt * self._seats + seat for prompt, seat in places], device=device)
-        self.prompt_lengths = table.lengths[torch.tensor(list(prompt_of), device=device)]
+        self.prompt_of = torch.tensor(list(prompt_of), device=device)
+        """Number of each row's prompt, int64 [b]."""
+        self.prompt_lengths = table.lengths[self.prompt_of]
         """Length of each row's prompt, int64 [b]."""
 
     def scores(self, layer: int, queries: Tensor, scale: float) -> Tensor:
         """Scores of [b * kv_heads, q, head_dim] over each row's prompt, [b * kv_heads, q, longest prompt]."""
-        keys = self._table.keys[layer].transpose(1, 2)
-        return self._to_rows(torch.baddbmm(self._table.mask, self._to_table(queries), keys, alpha=scale))
+        keys = self.table.keys[layer].transpose(1, 2)
+        return self._to_rows(torch.baddbmm(self.table.mask, self._to_table(queries), keys, alpha=scale))
 
     def mix(self, layer: int, probabilities: Tensor) -> Tensor:
         """Values of each row's prompt by `probabilities` [b * kv_heads, q, longest prompt], [b * kv_heads, q, d]."""
-        return self._to_rows(torch.bmm(self._to_table(probabilities), self._table.values[layer]))
+        return self._to_rows(torch.bmm(self._to_table(probabilities), self.table.values[layer]))
 
     def _to_table(self, rows: Tensor) -> Tensor:
         """[b * kv_heads, q, d] to [g * kv_heads, n * q, d]."""
-        kv_heads, prompts = self._table.kv_heads, len(self._table.prompts)
+        kv_heads, prompts = self.table.kv_heads, len(self.table.prompts)
         queries, width = rows.shape[1:]
         picked = rows.reshape(-1, kv_heads * queries * width).index_select(0, self._rows_at)
         split = picked.view(prompts, self._seats, kv_heads, queries, width)
@@ -82,7 +84,7 @@ class SharedAttention:
 
     def _to_rows(self, table: Tensor) -> Tensor:
         """[g * kv_heads, n * q, d] to [b * kv_heads, q, d]."""
-        kv_heads, prompts, width = self._table.kv_heads, len(self._table.prompts), table.shape[-1]
+        kv_heads, prompts, width = self.table.kv_heads, len(self.table.prompts), table.shape[-1]
         split = table.view(prompts, kv_heads, self._seats, -1, width).transpose(1, 2)
         queries = split.shape[3]
         rows = split.reshape(prompts * self._seats, -1).index_select(0, self._place_of)

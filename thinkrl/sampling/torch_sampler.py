@@ -28,6 +28,9 @@ class TorchSampler:
     """Samples under way at once. More is faster until memory for keys and values runs out."""
     plain_forward: bool = False
     """Uses the module's own forward pass even where a faster decoder knows the architecture."""
+    compiled: bool = True
+    """On a processor, uses kernels in C, compiled once per machine, where there is a C compiler. Their numbers differ
+    from torch's by rounding."""
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
@@ -39,7 +42,7 @@ class TorchSampler:
     def open(self, policy: Policy) -> "OpenTorchSampler":
         """A sampler that holds the policy's current weights as version 0."""
         fast = supports(policy.module) and not self.plain_forward
-        decoder: Decoder = BlockDecoder(policy.module) if fast else ModuleDecoder(policy.module)
+        decoder: Decoder = BlockDecoder(policy.module, compiled=self.compiled) if fast else ModuleDecoder(policy.module)
         return OpenTorchSampler(policy, decoder, self.batch_size)
 
 
