@@ -1,6 +1,7 @@
 """No pass over the rollouts that nothing asks for: of each algorithm's configuration, the passes are counted."""
 
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from tiny_policy import make_rollouts, open_learner, tiny_policy
 from thinkrl.algorithms.algorithm import Algorithm
 from thinkrl.config.build import build
 from thinkrl.learning.scorer import Scorer
+from thinkrl.rollouts.episodes import Episode
 from thinkrl.sampling.sampler import SamplingSpec
 
 FOLDER = Path(__file__).parents[2] / "conf" / "algorithm"
@@ -46,6 +48,8 @@ def counted(monkeypatch):
 def one_batch(algorithm, monkeypatch):
     """Everything a stage does with an algorithm on a batch; the tokens of one pass, and the counts."""
     rollouts = make_rollouts((4, 4))
+    # Each response is an episode of its own, for those that reward whole episodes.
+    rollouts = replace(rollouts, episodes=tuple(Episode(name, (0.0, 1.0)) for name in rollouts.response_ids))
     learner = open_learner(
         tiny_policy(), with_reference=algorithm.needs_reference, row_tokens=24, micro_batch_tokens=48
     )
