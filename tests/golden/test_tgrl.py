@@ -1,19 +1,34 @@
 """TGRL (arXiv 2510.11184): golden values of its rewards, advantages and aggregation, by hand."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from score_file import TOLERANCE, rollouts, score
 
 from thinkrl.algorithms.advantages import GroupAdvantage
+from thinkrl.algorithms.aggregation import aggregate
+from thinkrl.config.build import build
+from thinkrl.config.compose import compose
+from thinkrl.data.chat import ChatRenderer
+from thinkrl.data.responses import read_responses
+from thinkrl.data.source import DataError
+from thinkrl.data.traces import Trace
 from thinkrl.grading.called_answer import CalledAnswer
 from thinkrl.grading.number import NumberGrader
+from thinkrl.learning.learner import Example
+from thinkrl.learning.packing import example_paths, rollout_paths
+from thinkrl.models.tiny import TinyModel, tiny_tokenizer
 from thinkrl.rewards.term import RewardContext
 from thinkrl.rewards.tool_use import AnswerOutcome, ToolFormat
-from thinkrl.rollouts.store import FinishReason, Rollouts
+from thinkrl.rollouts.prompt import Message, Prompt
+from thinkrl.rollouts.store import FinishReason, Origin, Rollouts
 from thinkrl.rollouts.tool_calls import ToolSyntax
+from thinkrl.stages.scoring import make_rollouts
 
 SAID = "\n<tool_response>\n7\n</tool_response>\n"
 
@@ -124,3 +139,79 @@ def test_the_recipe_scores_episodes(tmp_path: Path) -> None:
     found = score(tmp_path, lines, "tgrl/paper")
     assert [one["reward"] for one in found] == [2, 0, -2, -1]
     assert found[0]["terms"] == {"outcome": 1, "format": 1}
+
+
+def test_tokens_of_a_tool_carry_no_loss() -> None:
+    """Thinking of 5 tokens, a call of 7, a tool's 20, thinking of 4, an answer of 6: 22 of 42 carry loss."""
+    pieces = [("t" * 5 + "c" * 7, False), ("r" * 20, True), ("t" * 4 + "a" * 6, False)]
+    trace = Trace(Prompt("p", (Message("user", "?"),)), "".join(text for text, _ in pieces), ((12, 32),))
+    renderer = ChatRenderer(tiny_tokenizer("byte"))
+    ids, given = renderer.response_parts(trace.response, trace.given, end=False)
+    assert (len(ids), int((~given).sum())) == (42, 22)
+    example = Example(renderer.prompt_ids(trace.prompt.messages), ids, given)
+    (path,) = example_paths([example])
+    assert len(path.targets) == 22
+    made = rollouts([42])
+    made = replace(made, origins=made.origins.with_values(np.where(given, Origin.GIVEN, Origin.SAMPLED)))
+    (rolled,) = rollout_paths(made, np.arange(1))
+    assert rolled.columns.tolist() == path.columns.tolist()
+
+
+@pytest.mark.parametrize(
+    ("how", "constant", "expected"),
+    [("sequence", None, 0.0), ("token", None, 0.70710678), ("constant", 16, 0.26516504)],
+)
+def test_aggregation(how: Any, constant: int | None, expected: float) -> None:
+    """Two responses of 3 and 9 sampled tokens, advantages of 1.41421356 and its negative, ratios of 1."""
+    advantages = torch.tensor([1.41421356] * 3 + [-1.41421356] * 9, dtype=torch.float64)
+    part = aggregate(-advantages, torch.tensor([0] * 3 + [1] * 9), 2, how, constant)
+    assert float(part.total) / part.count == pytest.approx(expected, rel=1e-5, abs=1e-6)
+
+
+MULTI = [
+    # Products as the laptop asks for them: right with the tool, wrong on paper, an answer without a call, a slip.
+    (CODE + SAID + RIGHT, 2),
+    (turn(call("answer", answer=r"\boxed{8}")), 0),
+    ("<think>done</think>7", -1),
+    (BAD + "\n<tool_response>\nerror: the call is not JSON\n</tool_response>\n" + CODE + SAID + RIGHT, 0),
+]
+
+
+def test_the_laptop_recipe_scores_responses_of_several_turns(tmp_path: Path) -> None:
+    lines = [
+        {"prompt_id": "p", "response_id": n, "reference": "7", "response": text} for n, (text, _) in enumerate(MULTI)
+    ]
+    found = score(tmp_path, lines, "tgrl")
+    assert [one["reward"] for one in found] == [reward for _, reward in MULTI]
+    totals = np.asarray([reward for _, reward in MULTI], dtype=np.float64)
+    scaled = (totals - totals.mean()) / totals.std(ddof=1)
+    assert [one["advantage"] for one in found] == pytest.approx(scaled.tolist(), rel=1e-3)
+    alone = score(tmp_path, lines, "tgrl", "reward.terms.format.weight=0")
+    assert [one["reward"] for one in alone] == [1, -1, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("tokens", "expected"),
+    [(True, [1] * len(CODE) + [0] * len(SAID) + [1] * len(RIGHT)), (False, [1, 0, 1])],
+)
+def test_a_line_says_what_the_policy_did_not_write(tmp_path: Path, tokens: bool, expected: list[int]) -> None:
+    text = CODE + SAID + RIGHT
+    line: dict[str, Any] = {"prompt_id": "p", "response": text, "given": [[len(CODE), len(CODE + SAID)]]}
+    path = tmp_path / "responses.jsonl"
+    path.write_text(json.dumps({**line, "tokens": [*text]} if tokens else line))
+    made, _ = make_rollouts(read_responses(path), {}, None)
+    assert made.origins.values.tolist() == expected
+    path.write_text(json.dumps({**line, "given": [[3, 2]]}))
+    with pytest.raises(DataError, match=r"responses\.jsonl:1: given must hold ascending ranges"):
+        read_responses(path)
+
+
+def test_what_all_calls_of_the_laptop_share_is_a_token_each() -> None:
+    composed = compose("tgrl", [])
+    source = build(TinyModel, composed.tree["model"], composed, "model")
+    tokenizer = source.load_tokenizer()
+    # tags 2, name 3, argument 2, print( ) 2, closing 1, and five characters; boxed and its brace for the answer.
+    for text, count in ((call("python", code="print(37*48)"), 15), (call("answer", answer=r"\boxed{1776}"), 14)):
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        assert len(ids) == count
+        assert tokenizer.decode(ids) == text

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from thinkrl.config.component import UserError
 from thinkrl.rollouts.prompt import Message
+from thinkrl.rollouts.spans import Span, stretches
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -66,10 +67,22 @@ class ChatRenderer:
 
         Where the template opens the thinking itself, the response begins with that opening.
         """
+        return self.response_parts(text, (), end)[0]
+
+    def response_parts(self, text: str, given: Sequence[Span], end: bool) -> tuple[Ids, NDArray[np.bool_]]:
+        """Ids [t] as `response_ids`, of a response of which some stretches are `given`, and which ids are theirs, [t].
+
+        Each stretch, given or not, is tokenized on its own: an environment appends the ids of what it gives to those
+        that were sampled. Without given stretches the ids are those of the whole text. ValueError for bad ranges.
+        """
+        parts = [(text[first:last], is_given) for (first, last), is_given in stretches(len(text), given)]
         if self.opening and not text.startswith(self.opening):
-            text = self.opening + text.removeprefix(THINK).lstrip("\n")
-        ids = self._encode(text)
-        return np.append(ids, np.int32(self.end_id)) if end else ids
+            parts[0] = (self.opening + parts[0][0].removeprefix(THINK).lstrip("\n"), parts[0][1])
+        rows = [(self._encode(part), is_given) for part, is_given in parts]
+        if end:
+            rows.append((np.asarray([self.end_id], dtype=np.int32), False))
+        mask = np.concatenate([np.full(len(ids), is_given, dtype=np.bool_) for ids, is_given in rows])
+        return np.concatenate([ids for ids, _ in rows]), mask
 
     def given_ids(self, prefix: str = "") -> Ids:
         """Ids [g] that stand at the start of every sampled response: the template's opening, then `prefix`."""

@@ -112,5 +112,5 @@ class HubTraces:
         for number, row in enumerate(reader.read(split.rows(), split.size)):
             if row.response is None:
                 raise DataError(f"{split.dataset} {split.split} row {number} has no response to learn from")
-            found.append(Trace(row.prompt, row.response))
+            found.append(Trace(row.prompt, row.response, row.given))
         return found

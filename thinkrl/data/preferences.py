@@ -11,10 +11,12 @@ from thinkrl.config.component import PromptCount
 from thinkrl.data.files import check_file, read_rows
 from thinkrl.data.rows import Row, RowReader, RowSchema
 from thinkrl.data.source import DataError, json_value
-from thinkrl.data.traces import stored_prompt
+from thinkrl.data.traces import read_given, stored_prompt
 from thinkrl.rollouts.prompt import Prompt
+from thinkrl.rollouts.spans import Span, stretches
 
 _KEYS = frozenset({"prompt_id", "messages", "reference", "source", "metadata", "chosen", "rejected"})
+_GIVEN = ("chosen_given", "rejected_given")
 
 Rows = Sequence[tuple[str, Mapping[str, Any]]]
 """Pairs of (where, row)."""
@@ -22,11 +24,20 @@ Rows = Sequence[tuple[str, Mapping[str, Any]]]
 
 @dataclass(frozen=True)
 class Preference:
-    """A prompt, the response to prefer, and the one to avoid."""
+    """A prompt, the response to prefer, and the one to avoid.
+
+    chosen_given, rejected_given: character ranges that the policy reads and does not write (see `Trace`).
+    """
 
     prompt: Prompt
     chosen: str
     rejected: str
+    chosen_given: tuple[Span, ...] = ()
+    rejected_given: tuple[Span, ...] = ()
+
+    def __post_init__(self) -> None:
+        stretches(len(self.chosen), self.chosen_given)
+        stretches(len(self.rejected), self.rejected_given)
 
 
 class PreferenceSource(Protocol):
@@ -67,7 +78,7 @@ class FilePreferences:
         """Reads the file. Raises DataError for a row that lacks a response, or whose responses answer two prompts."""
         path = Path(self.path)
         rows = list(islice(read_rows(path), self.size))
-        if rows and rows[0][1].keys() == _KEYS:
+        if rows and rows[0][1].keys() - set(_GIVEN) == _KEYS:
             return [_preference(where, row) for where, row in rows]
         sides = zip(rows, self._read(rows, self.chosen), self._read(rows, self.rejected), strict=True)
         return [self._pair(where, chosen, rejected) for (where, _), chosen, rejected in sides]
@@ -90,13 +101,12 @@ class FilePreferences:
         texts = (self.prompt, self.chosen, self.rejected)
         metadata = {key: value for key, value in chosen.prompt.metadata.items() if key not in texts}
         prompt = replace(chosen.prompt, reference=None, metadata=metadata)
-        return Preference(prompt, chosen.response or "", rejected.response or "")
+        return Preference(prompt, chosen.response or "", rejected.response or "", chosen.given, rejected.given)
 
 
 def preferences_text(preferences: Sequence[Preference]) -> str:
     """One JSON object a line, for a file that `read_preferences` and `FilePreferences` read."""
-    rows = [json_value({**asdict(one.prompt), "chosen": one.chosen, "rejected": one.rejected}) for one in preferences]
-    return "".join(json.dumps(row, ensure_ascii=False, sort_keys=True) + "\n" for row in rows)
+    return "".join(json.dumps(_row(one), ensure_ascii=False, sort_keys=True) + "\n" for one in preferences)
 
 
 def read_preferences(path: Path) -> list[Preference]:
@@ -104,7 +114,14 @@ def read_preferences(path: Path) -> list[Preference]:
     return [_preference(where, row) for where, row in read_rows(path)]
 
 
+def _row(one: Preference) -> Any:
+    given = {name: getattr(one, name) for name in _GIVEN if getattr(one, name)}
+    return json_value({**asdict(one.prompt), "chosen": one.chosen, "rejected": one.rejected, **given})
+
+
 def _preference(where: str, row: Mapping[str, Any]) -> Preference:
-    if row.keys() != _KEYS:
+    if row.keys() - set(_GIVEN) != _KEYS:
         raise DataError(f"{where}: expected the keys {sorted(_KEYS)}, got {sorted(row)}")
-    return Preference(stored_prompt(row), row["chosen"], row["rejected"])
+    sides = [row["chosen"], row["rejected"]]
+    given = [read_given(where, text, row.get(name)) for text, name in zip(sides, _GIVEN, strict=True)]
+    return Preference(stored_prompt(row), *sides, *given)

@@ -10,7 +10,9 @@ from typing import Any, get_args
 
 from thinkrl.config.nearest import suggestion
 from thinkrl.data.source import DataError
+from thinkrl.data.traces import read_given
 from thinkrl.rollouts.prompt import Message, Prompt, Role
+from thinkrl.rollouts.spans import Span
 from thinkrl.rollouts.store import FinishReason
 
 MAX_TOKENS = 10_000_000
@@ -18,7 +20,7 @@ MAX_TOKENS = 10_000_000
 
 _KEYS = (
     "prompt_id", "response", "response_id", "prompt", "reference",
-    "finish_reason", "token_count", "tokens", "signals", "metadata",
+    "finish_reason", "token_count", "tokens", "given", "signals", "metadata",
 )  # fmt: skip
 _SHARED = ("prompt", "reference", "metadata")
 
@@ -29,6 +31,7 @@ class GivenResponse:
 
     where: file and line, for messages. given_ids: prompt and response id as the file writes them.
     token_count: None where the file has none. signals: JSON values by name. tokens: the text in pieces, or None.
+    given: ranges of the text that the policy did not write.
     """
 
     where: str
@@ -40,6 +43,7 @@ class GivenResponse:
     token_count: int | None
     signals: Mapping[str, Any]
     tokens: tuple[str, ...] | None = None
+    given: tuple[Span, ...] = ()
 
 
 def read_responses(path: Path) -> list[GivenResponse]:
@@ -80,6 +84,7 @@ def read_responses(path: Path) -> list[GivenResponse]:
                 token_count=line.get("token_count"),
                 signals=line.get("signals") or {},
                 tokens=_tokens(where, line),
+                given=read_given(where, line["response"], line.get("given")),
             )
         )
     return responses

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from thinkrl.data.source import DataError, fill_template, json_value, question_messages
 from thinkrl.rollouts.prompt import Message, Prompt, Role
+from thinkrl.rollouts.spans import Span
 
 SchemaKind = Literal["auto", "messages", "prompt_completion", "question_answer"]
 _ROLES: dict[str, Role] = {
@@ -24,7 +25,8 @@ class RowSchema:
     """Which columns of a row are the prompt, the response and the reference.
 
     messages: a list of turns; a last assistant turn is the response.
-    prompt_completion: prompt (text or turns) and completion (text or turns, may be missing).
+    prompt_completion: prompt (text or turns) and completion (text or turns, may be missing). A completion of several
+    turns is one response, as it stands; what its turns of role tool say is given and carries no loss.
     question_answer: question and answer; text up to `####` (GSM8K) is the response, what follows the reference.
     A column may be a path into nested values, such as reward_model.ground_truth.
     """
@@ -53,10 +55,11 @@ USUAL = RowSchema()
 
 @dataclass(frozen=True)
 class Row:
-    """A row that was read: the prompt, and the response where the data has one."""
+    """A row that was read: the prompt, the response where the data has one, and which ranges of it are given."""
 
     prompt: Prompt
     response: str | None = None
+    given: tuple[Span, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -91,8 +94,9 @@ class RowReader:
             return self._question_answer(number, row)
         turns = read_turns(_at(row, self.schema.messages if kind == "messages" else self.schema.prompt))
         response: str | None = None
+        given: tuple[Span, ...] = ()
         if kind == "prompt_completion":
-            response = _completion(_at(row, self.schema.completion, missing=None))
+            response, given = _completion(_at(row, self.schema.completion, missing=None))
             if isinstance(_at(row, self.schema.prompt), str):
                 turns = (Message("user", fill_template(self.template, {"question": turns[0].content})),)
         elif turns[-1].role == "assistant":
@@ -102,7 +106,7 @@ class RowReader:
         if self.system and turns[0].role != "system":
             turns = (Message("system", self.system), *turns)
         reference = _at(row, self.schema.reference) if self.schema.reference else response
-        return Row(self._prompt(number, row, turns, reference, {}), response)
+        return Row(self._prompt(number, row, turns, reference, {}), response, given)
 
     def _question_answer(self, number: int, row: Mapping[str, Any]) -> Row:
         question = str(_at(row, self.schema.question))
@@ -175,10 +179,17 @@ def _message(turn: Any) -> Message:
     return Message(known, content)
 
 
-def _completion(value: Any) -> str | None:
+def _completion(value: Any) -> tuple[str | None, tuple[Span, ...]]:
+    """The text of a completion, and the ranges of it that tools say."""
     if value is None or isinstance(value, str):
-        return value
+        return value, ()
     turns = read_turns(value)
-    if len(turns) != 1 or turns[0].role != "assistant":
-        raise ValueError("a completion must be text or one assistant turn")
-    return turns[0].content
+    if turns[-1].role != "assistant" or any(turn.role not in ("assistant", "tool") for turn in turns):
+        raise ValueError("a completion must be text, one assistant turn, or several with turns of a tool between")
+    given: list[Span] = []
+    end = 0
+    for turn in turns:
+        if turn.role == "tool" and turn.content:
+            given.append((end, end + len(turn.content)))
+        end += len(turn.content)
+    return "".join(turn.content for turn in turns), tuple(given)

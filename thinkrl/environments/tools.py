@@ -4,8 +4,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from thinkrl.rollouts.calls import CallOutcome
 from thinkrl.sandbox.execution import Execution, Limit
 from thinkrl.sandbox.python_sandbox import PythonSandbox
+
+
+@dataclass(frozen=True)
+class ToolReply:
+    """What a tool says to a call, for the policy to read, and what became of the call, for the record.
+
+    reason: what is wrong, or which limit was met; empty where there is nothing to say.
+    """
+
+    text: str
+    outcome: CallOutcome = CallOutcome.DONE
+    reason: str = ""
 
 
 class Tool(Protocol):
@@ -15,8 +28,8 @@ class Tool(Protocol):
         """Why these arguments cannot be used, for the policy to read; empty when they can."""
         ...
 
-    def answer_all(self, calls: Sequence[Mapping[str, Any]]) -> list[str]:
-        """What the policy reads after each call, in order. The same call has the same answer."""
+    def answer_all(self, calls: Sequence[Mapping[str, Any]]) -> list[ToolReply]:
+        """The answer to each call, in order, within a limit on time of its own. The same call has the same answer."""
         ...
 
 
@@ -36,9 +49,20 @@ class PythonTool:
             return 'the arguments must be {"code": "..."} and nothing else'
         return ""
 
-    def answer_all(self, calls: Sequence[Mapping[str, Any]]) -> list[str]:
-        """Runs the scripts side by side."""
-        return [self._shown(done) for done in self.sandbox.run_all([str(call["code"]) for call in calls])]
+    def answer_all(self, calls: Sequence[Mapping[str, Any]]) -> list[ToolReply]:
+        """Runs the scripts side by side, equal ones once: they begin alike, so they end alike."""
+        scripts = [str(call["code"]) for call in calls]
+        different = list(dict.fromkeys(scripts))
+        replies = dict(zip(different, map(self._reply, self.sandbox.run_all(different)), strict=True))
+        return [replies[script] for script in scripts]
+
+    def _reply(self, done: Execution) -> ToolReply:
+        text = self._shown(done)
+        if done.limit is not None:
+            return ToolReply(text, CallOutcome.STOPPED, done.limit.value)
+        if not done.succeeded:
+            return ToolReply(text, CallOutcome.FAILED, text.rpartition("\n")[2])
+        return ToolReply(text)
 
     def _shown(self, done: Execution) -> str:
         if done.limit is Limit.WALL:

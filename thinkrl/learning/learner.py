@@ -19,10 +19,19 @@ WEIGHT = "weight/"
 
 @dataclass(frozen=True, eq=False)
 class Example:
-    """A supervised example: given tokens, then target tokens that carry loss. Both int32, one axis."""
+    """A supervised example: a prompt, then the tokens of a response. Both int32, one axis.
+
+    given: which target tokens are read and carry no loss, such as a tool's words, [t]; None where all carry loss.
+    """
 
     prompt_ids: NDArray[np.int32]
     target_ids: NDArray[np.int32]
+    given: NDArray[np.bool_] | None = None
+
+    @property
+    def predicted(self) -> NDArray[np.int64]:
+        """Which target tokens carry loss, by position, ascending."""
+        return np.arange(len(self.target_ids)) if self.given is None else np.flatnonzero(~self.given)
 
 
 @dataclass(frozen=True)
@@ -50,7 +59,7 @@ class Learner(PolicyUpdater, Protocol):
         ...
 
     def supervise(self, examples: Sequence[Example]) -> UpdateReport:
-        """One optimizer step of cross-entropy on target tokens (token mean over the whole step)."""
+        """One optimizer step of cross-entropy on the predicted targets (token mean over the whole step)."""
         ...
 
     def weights(self) -> Mapping[str, torch.Tensor]:

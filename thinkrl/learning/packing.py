@@ -101,13 +101,13 @@ def rollout_paths(rollouts: Rollouts, rows: NDArray[np.int64]) -> list[Path]:
 
 
 def example_paths(examples: Sequence[Example]) -> list[Path]:
-    """A path for each example that has a target; the columns are all targets, end to end."""
+    """A path for each example that has a target with loss; the columns are all targets, end to end."""
     paths, start = [], 0
     for example in examples:
-        count = len(example.target_ids)
-        if count:
-            paths.append(_path(example.prompt_ids, example.target_ids, np.arange(count), start))
-        start += count
+        predicted = example.predicted
+        if len(predicted):
+            paths.append(_path(example.prompt_ids, example.target_ids, predicted, start))
+        start += len(example.target_ids)
     return paths
 
 

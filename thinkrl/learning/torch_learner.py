@@ -208,12 +208,12 @@ class OpenTorchLearner:
         return {"mismatch/mean_abs": float(mismatch.mean()), "mismatch/max_abs": float(mismatch.max())}
 
     def supervise(self, examples: Sequence[Example]) -> UpdateReport:
-        """One optimizer step of cross-entropy on target tokens (token mean over the whole step)."""
+        """One optimizer step of cross-entropy on the predicted targets (token mean over the whole step)."""
 
         def loss(scored: Scored, rows: Sequence[Row]) -> LossOutputs:
             return LossOutputs(SumCount(-scored.logprobs.sum(), float(scored.logprobs.numel())))
 
-        count = float(sum(len(example.target_ids) for example in examples))
+        count = float(sum(len(example.predicted) for example in examples))
         return self._step(example_paths(examples), SamplingSpec(), loss, count, with_entropy=False)
 
     def weights(self) -> Mapping[str, Tensor]:

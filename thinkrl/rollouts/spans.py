@@ -1,12 +1,13 @@
 """Where the thinking and the answer stand in a response: character ranges, and their token ranges."""
 
 import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from thinkrl.rollouts.store import Rollouts
+from thinkrl.rollouts.store import Origin, Response, Rollouts
 
 Span = tuple[int, int]
 """Half-open range of characters or tokens."""
@@ -127,3 +128,37 @@ def thinking_lengths(rollouts: Rollouts) -> list[int]:
         first, stop = token_range(response.char_ends, *think) if think else (0, 0)
         lengths.append(stop - first)
     return lengths
+
+
+def stretches(length: int, given: Sequence[Span]) -> list[tuple[Span, bool]]:
+    """The ranges that make up `length` characters, in order, each with whether it is one of `given`.
+
+    There is one range, which is not given, where `given` is empty. Raises ValueError unless the given ranges ascend,
+    hold something, and end within the length.
+    """
+    parts: list[tuple[Span, bool]] = []
+    end = 0
+    for start, stop in given:
+        if not end <= start < stop <= length:
+            raise ValueError(
+                f"given must hold ascending ranges of the {length} characters without overlap, got {list(given)}"
+            )
+        if start > end:
+            parts.append(((end, start), False))
+        parts.append(((start, stop), True))
+        end = stop
+    return parts if given and end == length else [*parts, ((end, length), False)]
+
+
+def given_spans(response: Response) -> tuple[Span, ...]:
+    """The character ranges that given tokens write, one for each run of them that writes anything, in order."""
+    given = [False, *(response.origins == Origin.GIVEN).tolist(), False]
+    edges = [place for place in range(len(given) - 1) if given[place] != given[place + 1]]
+    ends = [0, *response.char_ends.tolist()]
+    spans = [(int(ends[first]), int(ends[last])) for first, last in zip(edges[::2], edges[1::2], strict=True)]
+    return tuple(span for span in spans if span[0] < span[1])
+
+
+def spans_of(pairs: Iterable[Sequence[int]]) -> tuple[Span, ...]:
+    """Pairs as JSON holds them, as spans."""
+    return tuple((first, last) for first, last in pairs)

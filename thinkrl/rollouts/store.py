@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from thinkrl.rollouts.calls import CallRecord
 from thinkrl.rollouts.cuts import Cut
 from thinkrl.rollouts.episodes import Episode
 from thinkrl.rollouts.prompt import Prompt
@@ -59,6 +60,7 @@ class Response:
     char_ends: how many characters of `text` stand once this token is read; `text` leaves out stop tokens.
     cut: where it leaves a thinking that it shares with other responses; None where it shares none.
     episode: how the episode went that it is, or is a turn of; None where nothing kept score.
+    calls: its calls of tools, in order; None where it had no tools.
     """
 
     response_id: str
@@ -73,6 +75,7 @@ class Response:
     char_ends: NDArray[np.int32]
     cut: Cut | None = None
     episode: Episode | None = None
+    calls: tuple[CallRecord, ...] | None = None
 
     @property
     def token_count(self) -> int:
@@ -90,6 +93,7 @@ class Rollouts:
 
     cuts: where each leaves a shared thinking, [n]; empty where none does.
     episodes: how the episode of each went, [n]; empty where nothing kept score.
+    calls: the calls of tools of each, [n]; empty where there were no tools.
     """
 
     groups: tuple[Group, ...]
@@ -105,6 +109,7 @@ class Rollouts:
     char_ends: Ragged
     cuts: tuple[Cut | None, ...] = ()
     episodes: tuple[Episode | None, ...] = ()
+    calls: tuple[tuple[CallRecord, ...], ...] = ()
 
     def __post_init__(self) -> None:
         n = len(self.response_ids)
@@ -114,7 +119,7 @@ class Rollouts:
         for name in _COLUMNS[1:]:
             if not np.array_equal(getattr(self, name).offsets, self.token_ids.offsets):
                 raise ValueError(f"{name} and token_ids differ in row lengths")
-        for name in ("cuts", "episodes"):
+        for name in ("cuts", "episodes", "calls"):
             if getattr(self, name) and len(getattr(self, name)) != n:
                 raise ValueError(f"{name} has {len(getattr(self, name))} rows, expected {n}")
         if len(set(self.response_ids)) != n:
@@ -143,6 +148,7 @@ class Rollouts:
             finish_reasons=tuple(r.finish_reason for r in responses),
             cuts=tuple(r.cut for r in responses) if any(r.cut is not None for r in responses) else (),
             episodes=tuple(r.episode for r in responses) if any(r.episode is not None for r in responses) else (),
+            calls=tuple(r.calls or () for r in responses) if any(r.calls is not None for r in responses) else (),
             **columns,
         )
 
@@ -161,6 +167,7 @@ class Rollouts:
             finish_reason=self.finish_reasons[row],
             cut=self.cuts[row] if self.cuts else None,
             episode=self.episodes[row] if self.episodes else None,
+            calls=self.calls[row] if self.calls else None,
             **{name: getattr(self, name)[row] for name in _COLUMNS},
         )
 

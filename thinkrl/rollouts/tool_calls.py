@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from thinkrl.rollouts.calls import call_metrics
 from thinkrl.rollouts.spans import Span
-from thinkrl.rollouts.store import Origin, Response
+from thinkrl.rollouts.store import Origin, Response, Rollouts
 
 
 @dataclass(frozen=True)
@@ -73,3 +74,11 @@ def turn_spans(response: Response) -> list[Span]:
     sampled = [False, *(response.origins == Origin.SAMPLED).tolist(), False]
     edges = [place for place in range(len(sampled) - 1) if sampled[place] != sampled[place + 1]]
     return list(zip(edges[::2], edges[1::2], strict=True))
+
+
+def tool_metrics(rollouts: Rollouts) -> dict[str, float]:
+    """Turns a response, and `call_metrics`; nothing where there were no tools."""
+    if not rollouts.calls:
+        return {}
+    turns = [len(turn_spans(response)) for response in rollouts]
+    return {"tools/turns": sum(turns) / len(turns), **call_metrics(rollouts.calls)}

@@ -10,6 +10,7 @@ from thinkrl.benchmarks.evaluate import evaluate_model
 from thinkrl.benchmarks.result import BenchmarkResult
 from thinkrl.environments.environment import check_environment
 from thinkrl.rollouts.store import Rollouts
+from thinkrl.rollouts.tool_calls import tool_metrics
 from thinkrl.sampling.sampler import SamplerSource
 from thinkrl.stages.artifacts import Kind
 from thinkrl.stages.context import StageContext
@@ -68,7 +69,8 @@ class Evaluate(Stage):
         # The stage's name, not the folder it was loaded from: the same work gives the same file anywhere.
         result = replace(result, model=context.model_stage(self.model_from) or "base model")
         context.write_text(path, result.to_json())
-        context.finish_step(1, 1, {**result.metrics(), **self.numbers(result, rollouts)}, watch, every=1)
+        row = {**result.metrics(), **tool_metrics(rollouts), **self.numbers(result, rollouts)}
+        context.finish_step(1, 1, row, watch, every=1)
 
     def numbers(self, result: BenchmarkResult, rollouts: Rollouts) -> Mapping[str, float]:
         """What else the metrics row says of the responses, which are in the order of the result; nothing here."""

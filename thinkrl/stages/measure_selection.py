@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -66,7 +66,7 @@ class MeasureSelection(SamplingStage):
         return Kept([], metrics=metrics)
 
     def hand_on(
-        self, entries: Sequence[Sequence[str]], prompts: Mapping[str, Prompt], context: StageContext
+        self, entries: Sequence[Sequence[Any]], prompts: Mapping[str, Prompt], context: StageContext
     ) -> Mapping[str, Path]:
         """Nothing: what was measured is in the log."""
         return {}

@@ -144,22 +144,27 @@ class PreferenceOptimisation(Stage):
 
 
 def pair_rollouts(pairs: Sequence[Preference], renderer: ChatRenderer) -> Rollouts:
-    """Chosen and rejected responses in turn, a group for each pair; what the template itself opens is given."""
-    given = len(renderer.given_ids())
+    """Chosen and rejected responses in turn, a group for each pair; what the template itself opens is given too."""
+    opened = len(renderer.given_ids())
     groups = [
         Group(f"{number}", pair.prompt, renderer.prompt_ids(pair.prompt.messages)) for number, pair in enumerate(pairs)
     ]
     responses = [
-        _response(f"{number}/{side}", f"{number}", text, renderer.response_ids(text, end=True), given)
+        _response(f"{number}/{side}", f"{number}", text, *renderer.response_parts(text, given, end=True), opened)
         for number, pair in enumerate(pairs)
-        for side, text in (("chosen", pair.chosen), ("rejected", pair.rejected))
+        for side, text, given in (
+            ("chosen", pair.chosen, pair.chosen_given),
+            ("rejected", pair.rejected, pair.rejected_given),
+        )
     ]
     return Rollouts.from_responses(groups, responses)
 
 
-def _response(name: str, group: str, text: str, ids: NDArray[np.int32], given: int) -> Response:
-    origins = np.full(len(ids), Origin.SAMPLED, dtype=np.uint8)
-    origins[:given] = Origin.GIVEN
+def _response(
+    name: str, group: str, text: str, ids: NDArray[np.int32], given: NDArray[np.bool_], opened: int
+) -> Response:
+    origins = np.where(given, Origin.GIVEN, Origin.SAMPLED).astype(np.uint8)
+    origins[:opened] = Origin.GIVEN
     unknown = np.full(len(ids), np.nan, dtype=np.float32)
     return Response(
         response_id=name,

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from thinkrl.data.preferences import Preference, preferences_text
 from thinkrl.grading.verdict import Verdict
 from thinkrl.rewards.result import RewardResult
 from thinkrl.rollouts.prompt import Prompt
+from thinkrl.rollouts.spans import given_spans, spans_of
 from thinkrl.rollouts.store import FinishReason, Rollouts
 from thinkrl.rollouts.streams import generator
 from thinkrl.stages.artifacts import Kind
@@ -117,7 +118,7 @@ class PreferencePairs(SamplingStage):
             "yield/kept": float(len(pairs)),
             "pairs/gap": float(np.mean(known)) if len(known) else float("nan"),
         }
-        entries = [[rollouts.prompt(a).prompt_id, rollouts.texts[a], rollouts.texts[b]] for a, b in pairs]
+        entries = [[rollouts.prompt(pair[0]).prompt_id, *(_side(row, rollouts) for row in pair)] for pair in pairs]
         sides = np.asarray(pairs, dtype=np.int64).reshape(-1, 2)
         columns = {
             name: np.bincount(sides[:, side], minlength=len(rollouts)).tolist()
@@ -126,12 +127,20 @@ class PreferencePairs(SamplingStage):
         return Kept(entries, columns, metrics)
 
     def hand_on(
-        self, entries: Sequence[Sequence[str]], prompts: Mapping[str, Prompt], context: StageContext
+        self, entries: Sequence[Sequence[Any]], prompts: Mapping[str, Prompt], context: StageContext
     ) -> Mapping[str, Path]:
         """Writes the pairs."""
         if not entries:
             raise context.empty("no two responses to a prompt make a pair, so there is nothing to hand on")
         path = context.folder / "pairs.jsonl"
-        pairs = [Preference(prompts[name], chosen, rejected) for name, chosen, rejected in entries]
+        pairs = [
+            Preference(prompts[name], chosen, rejected, spans_of(given), spans_of(other))
+            for name, (chosen, given), (rejected, other) in entries
+        ]
         context.write_text(path, preferences_text(pairs))
         return {"pairs": path}
+
+
+def _side(row: int, rollouts: Rollouts) -> list[Any]:
+    """A response's text, and which ranges of it were given."""
+    return [rollouts.texts[row], given_spans(rollouts.response(row))]

@@ -11,6 +11,7 @@ from thinkrl.rewards.result import RewardResult
 from thinkrl.rollouts.ragged import Ragged
 from thinkrl.rollouts.spans import thinking_lengths
 from thinkrl.rollouts.store import FinishReason, Rollouts
+from thinkrl.rollouts.tool_calls import tool_metrics
 from thinkrl.sampling.sampler import SamplingSpec
 from thinkrl.tracking.metrics import Value
 from thinkrl.tracking.recorder import Stopwatch
@@ -20,7 +21,8 @@ from thinkrl.tracking.rollout_files import Columns
 def batch_metrics(
     rollouts: Rollouts, rewards: RewardResult, spec: SamplingSpec, watch: Stopwatch, asked: int
 ) -> dict[str, float]:
-    """Headline numbers, lengths, entropy, speed and every part of the reward of one batch of `asked` prompts."""
+    """Headline numbers, lengths, entropy, speed, calls of tools and every part of the reward of one batch of `asked`
+    prompts."""
     sampled = rollouts.sampled
     seconds = watch.seconds.get("sample", 0.0)
     parts = rewards.metrics()
@@ -36,6 +38,7 @@ def batch_metrics(
         "asked_prompts": float(asked),
         "prompts_dropped": float(asked - len(rollouts.groups)),
         "time/tokens_per_second": float(sampled.sum()) / seconds if seconds else 0.0,
+        **tool_metrics(rollouts),
         **parts,
     }
 

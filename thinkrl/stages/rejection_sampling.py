@@ -20,6 +20,7 @@ from thinkrl.grading.verdict import Verdict
 from thinkrl.rewards.result import RewardResult
 from thinkrl.rewards.reward import Reward
 from thinkrl.rollouts.prompt import Prompt
+from thinkrl.rollouts.spans import given_spans, spans_of
 from thinkrl.rollouts.store import FinishReason, Rollouts
 from thinkrl.rollouts.streams import generator
 from thinkrl.sampling.sampler import SamplerSource, SamplingSpec
@@ -70,11 +71,11 @@ class Selection:
 class Kept:
     """What is kept of one batch.
 
-    entries: texts, a prompt id first; they are gathered over the stage, in its checkpoints too. columns: what the
+    entries: JSON values, a prompt id first; they are gathered over the stage, in its checkpoints too. columns: what the
     rollout file says of each response. metrics: by name.
     """
 
-    entries: list[list[str]]
+    entries: list[list[Any]]
     columns: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     metrics: Mapping[str, float] = field(default_factory=dict)
 
@@ -127,7 +128,7 @@ class SamplingStage(Stage):
         total = -(-count // self.prompts_per_step)
         state = context.resume(total)
         saved: Any = state.values.get("kept", [])
-        entries: list[list[str]] = list(saved)
+        entries: list[list[Any]] = list(saved)
         memory: Any = state.values.get("reward", {})
         for step in range(state.step + 1, total + 1):
             watch = Stopwatch()
@@ -153,14 +154,17 @@ class SamplingStage(Stage):
 
     @abstractmethod
     def hand_on(
-        self, entries: Sequence[Sequence[str]], prompts: Mapping[str, Prompt], context: StageContext
+        self, entries: Sequence[Sequence[Any]], prompts: Mapping[str, Prompt], context: StageContext
     ) -> Mapping[str, Path]:
         """Writes what was kept over all batches; `prompts` are those of the source, by id."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RejectionSampling(SamplingStage):
-    """Samples `samples` responses for each prompt and keeps verified ones, without duplicates, by a selection rule."""
+    """Samples `samples` responses for each prompt and keeps verified ones, without duplicates, by a selection rule.
+
+    What was given in a response, such as the words of tools, is given in its trace.
+    """
 
     makes: ClassVar[tuple[Kind, ...]] = ("traces",)
 
@@ -193,16 +197,19 @@ class RejectionSampling(SamplingStage):
             "yield/duplicates": float(duplicates),
             "yield/kept": float(len(chosen)),
         }
-        entries = [[rollouts.prompt(row).prompt_id, rollouts.texts[row]] for row in chosen]
+        entries = [
+            [rollouts.prompt(row).prompt_id, rollouts.texts[row], given_spans(rollouts.response(row))] for row in chosen
+        ]
         return Kept(entries, {"kept": [row in set(chosen) for row in range(len(rollouts))]}, metrics)
 
     def hand_on(
-        self, entries: Sequence[Sequence[str]], prompts: Mapping[str, Prompt], context: StageContext
+        self, entries: Sequence[Sequence[Any]], prompts: Mapping[str, Prompt], context: StageContext
     ) -> Mapping[str, Path]:
         """Writes the kept traces."""
         if not entries:
             raise context.empty("no sampled response was verified and selected, so there is nothing to hand on")
-        return {"traces": context.write_traces([Trace(prompts[prompt_id], text) for prompt_id, text in entries])}
+        traces = [Trace(prompts[prompt_id], text, spans_of(given)) for prompt_id, text, given in entries]
+        return {"traces": context.write_traces(traces)}
 
     def _verified(self, row: int, rollouts: Rollouts, rewards: RewardResult) -> bool:
         return (

@@ -19,6 +19,7 @@ from thinkrl.rollouts.cuts import Cut, thinking_owners
 from thinkrl.rollouts.episodes import Episode
 from thinkrl.rollouts.ragged import Ragged, add
 from thinkrl.rollouts.signals import CUT, EPISODE, ROLLOUT_SIGNALS
+from thinkrl.rollouts.spans import stretches, token_range
 from thinkrl.rollouts.store import FinishReason, Group, Origin, Response, Rollouts
 from thinkrl.stages.scored_stage import REFERENCE_LOGPROBS, ScoredStage
 from thinkrl.stages.token_places import ids_of, joined_ends, spread_ends
@@ -118,7 +119,8 @@ def make_rollouts(
     Tokens are those that the file gives as texts. Where it gives their number alone, by `token_count` or by a signal
     for each token, they have no ids (-1) and are spread over the text, but for tags, which are a token each, unless
     the `tokenizer` splits the text into just as many as a signal has. Else the tokenizer splits it, and a stop token
-    is added to a finished response, as in a run. Without a tokenizer a response is one token.
+    is added to a finished response, as in a run. Without a tokenizer a response is one token, or one for each stretch
+    that was given or sampled.
     """
     responses: list[Response] = []
     notes: list[list[str]] = []
@@ -129,7 +131,8 @@ def make_rollouts(
         if one.tokens is not None:
             ids, ends = ids_of(one.tokens), joined_ends(one.tokens)
         elif count is not None or tokenizer is None:
-            ends = spread_ends(one.text, 1 if count is None else count)
+            apart = count is None and bool(one.given)
+            ends = _stretch_ends(one) if apart else spread_ends(one.text, 1 if count is None else count)
             ids = np.full(len(ends), -1, dtype=np.int32)
             if tokenizer is not None and set(counts) - {"token_count"}:  # then it matters where each token stands
                 ids, ends = _split_as_counted(tokenizer, opened, one, len(ends)) or (ids, ends)
@@ -222,7 +225,7 @@ def _response(
         text=one.text,
         finish_reason=one.finish_reason,
         token_ids=ids,
-        origins=np.full(count, Origin.SAMPLED, dtype=np.uint8),
+        origins=_origins(one, ends),
         logprobs=filled.get("logprobs", blank),
         entropies=filled.get("entropies", blank),
         versions=np.zeros(count, dtype=np.int32),
@@ -230,6 +233,18 @@ def _response(
         cut=_cut(one, count),
         episode=_episode(one),
     )
+
+
+def _stretch_ends(one: GivenResponse) -> NDArray[np.int64]:
+    return np.asarray([last for (_, last), _ in stretches(len(one.text), one.given)], dtype=np.int64)
+
+
+def _origins(one: GivenResponse, ends: NDArray[np.int32]) -> NDArray[np.uint8]:
+    """Given where a token writes anything of a given stretch."""
+    origins = np.full(len(ends), Origin.SAMPLED, dtype=np.uint8)
+    for stretch in one.given:
+        origins[slice(*token_range(ends, *stretch))] = Origin.GIVEN
+    return origins
 
 
 def _cut(one: GivenResponse, count: int) -> Cut | None:

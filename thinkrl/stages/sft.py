@@ -21,7 +21,7 @@ _TOKENS_PER_TRACE = 130
 
 @dataclass(frozen=True, kw_only=True)
 class SFT(Stage):
-    """Cross-entropy on the responses of traces; prompts are given and carry no loss."""
+    """Cross-entropy on the responses of traces; prompts, and what of a response is given, carry no loss."""
 
     makes: ClassVar[tuple[Kind, ...]] = ("model",)
 
@@ -86,7 +86,5 @@ class SFT(Stage):
 
 
 def _example(trace: Trace, renderer: ChatRenderer) -> Example:
-    return Example(
-        prompt_ids=renderer.prompt_ids(trace.prompt.messages),
-        target_ids=renderer.response_ids(trace.response, end=True),
-    )
+    ids, given = renderer.response_parts(trace.response, trace.given, end=True)
+    return Example(renderer.prompt_ids(trace.prompt.messages), ids, given if trace.given else None)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from thinkrl.data.source import DataError
 from thinkrl.data.traces import Trace, TraceSource
 from thinkrl.rollouts.spans import read_response
 from thinkrl.rollouts.streams import generator
@@ -36,6 +37,8 @@ class WordedThinking:
         return [replace(trace, response=self._worded(trace)) for trace in self.source.traces()]
 
     def _worded(self, trace: Trace) -> str:
+        if trace.given:
+            raise DataError(f"prompt {trace.prompt.prompt_id}: a response of which some is given cannot be reworded")
         think = read_response(trace.response).think
         if think is None:
             return trace.response

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from thinkrl.rollouts.calls import CallRecord
 from thinkrl.rollouts.cuts import Cut
 from thinkrl.rollouts.episodes import Episode
 from thinkrl.rollouts.prompt import Message, Prompt
@@ -36,7 +37,7 @@ _TOKENS = {
     "char_ends": np.int32,
 }
 _RESPONSE = ("stage", "step", "group_id", "response_id", "prompt_id", "source", "messages", "reference", "metadata")
-_OWN = {*_RESPONSE, "prompt_ids", "text", "finish_reason", "cut", "episode", *_TOKENS}
+_OWN = {*_RESPONSE, "prompt_ids", "text", "finish_reason", "cut", "episode", "tool_calls", *_TOKENS}
 _METADATA = b"thinkrl"
 _ROW_GROUP = 256
 """Responses that a reader of one of them has to decode."""
@@ -76,6 +77,9 @@ def write_rollouts(path: Path, rollouts: Rollouts, columns: Columns, stage: str,
     if rollouts.episodes:
         episodes = [None if one is None else dump_json(one.as_json()) for one in rollouts.episodes]
         arrays["episode"] = pa.array(episodes, pa.string())
+    if rollouts.calls:
+        called = [dump_json([call.as_json() for call in calls]) for calls in rollouts.calls]
+        arrays["tool_calls"] = pa.array(called, pa.string())
     arrays |= {name: _column_array(column) for name, column in columns.items()}
     here = {
         "stage": pa.array([stage] * len(rollouts), pa.string()),
@@ -99,6 +103,7 @@ def read_rollouts(path: Path) -> StoredRollouts:
     tokens = {name: _ragged(table[name], dtype) for name, dtype in _TOKENS.items()}
     cuts = table["cut"].to_pylist() if "cut" in table.column_names else []
     episodes = table["episode"].to_pylist() if "episode" in table.column_names else []
+    called = table["tool_calls"].to_pylist() if "tool_calls" in table.column_names else []
     rollouts = Rollouts(
         groups=groups,
         group_index=np.asarray([position[name] for name in table["group_id"].to_pylist()], dtype=np.int64),
@@ -107,6 +112,7 @@ def read_rollouts(path: Path) -> StoredRollouts:
         finish_reasons=tuple(FinishReason(reason) for reason in table["finish_reason"].to_pylist()),
         cuts=tuple(None if cut is None else Cut.from_json(load_json(cut)) for cut in cuts),
         episodes=tuple(None if one is None else Episode.from_json(load_json(one)) for one in episodes),
+        calls=tuple(tuple(map(CallRecord.from_json, load_json(calls))) for calls in called),
         **tokens,
     )
     columns = {name: table[name].to_pylist() for name in table.column_names if name not in _OWN}
