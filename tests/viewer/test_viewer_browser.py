@@ -34,7 +34,7 @@ def page(browser: Any) -> Iterator[Any]:
     """A page that fails the test for an error of its script, a forbidden act, a dialog, or a request elsewhere."""
     context = browser.new_context(viewport={"width": 1400, "height": 900})
     opened = context.new_page()
-    opened.set_default_timeout(8_000)
+    opened.set_default_timeout(25_000)
     troubles: list[str] = []
     opened.on("pageerror", lambda error: troubles.append(f"error: {error}"))
     opened.on("dialog", lambda dialog: (troubles.append("a dialog"), dialog.dismiss()))
@@ -69,7 +69,7 @@ def rows(page: Any) -> list[str]:
 
 def until(page: Any, expression: str, arg: Any = None) -> None:
     """Waits for an expression to be true; asked from outside, as the page's policy forbids to evaluate one inside."""
-    end = time.monotonic() + 8
+    end = time.monotonic() + 25
     while not page.evaluate(expression, arg):
         assert time.monotonic() < end, (expression, arg, page.inner_text("#status"), page.url)
         page.wait_for_timeout(30)

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from viewed_runs import FIRST, Asked, Wrote, rollouts, small_run, token_column, write_record, write_step
 
@@ -28,6 +28,7 @@ def javascript_slice(text: str, begin: int, end: int) -> str:
     return text.encode("utf-16-le")[2 * begin : 2 * end].decode("utf-16-le")
 
 
+@settings(deadline=None)
 @given(st.text(max_size=60), st.data())
 def test_places_are_those_of_javascript(text: str, data: Any) -> None:
     begin = data.draw(st.integers(0, len(text)))
@@ -37,6 +38,7 @@ def test_places_are_those_of_javascript(text: str, data: Any) -> None:
         assert javascript_slice(text, *here) == text[begin:end]
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.sampled_from(["<think>", "</think>", "<answer>", "</answer>", "a", "😀", "\n", "tool "]), max_size=12)
 )
@@ -252,6 +254,7 @@ def test_images_are_pictures_of_the_run_and_nothing_else(tmp_path: Path) -> None
     assert shown[4]["problem"] == "neither PNG, JPEG, GIF nor WebP"
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(width=32), max_size=20))
 def test_rounded_numbers_keep_four_digits(values: list[float]) -> None:
     for value, rounded in zip(values, number_list(np.asarray(values)), strict=True):

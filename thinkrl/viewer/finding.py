@@ -1,11 +1,11 @@
 """Which responses a reader asked for, page by page, over all files of a stage.
 
-What can be told from row counts or light columns is told at once. Lengths and texts take longer over many responses:
-a call reads as far as its time allows, says how far that is, and the next call goes on from there.
+One file is told at once from its row count or its light columns. Many files, lengths and texts take longer: a call
+reads as far as its time allows, says how far that is, and the next call goes on from there.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -26,7 +26,7 @@ _KEPT_SEARCHES = 4
 _LONGEST_SEARCH = 200
 _DESCENDING = ("longest", "reward", "advantage")
 
-_Read = TypeVar("_Read")
+_Kept = TypeVar("_Kept")
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Query:
 class Found:
     """rows: the page's responses, as file and row. total: how many there are on all pages, so far.
 
-    searched, of: how many responses were read for it, of how many; equal once nothing is left to read.
+    searched, of: how many responses were read for it, of about how many; equal once nothing is left to read.
     problems: files that cannot be read, in words.
     """
 
@@ -83,6 +83,8 @@ class Finder:
         self._tables: OrderedDict[RolloutFile, RolloutTable] = OrderedDict()
         self._counts: dict[RolloutFile, int] = {}
         self._facts: dict[RolloutFile, Facts] = {}
+        self._torn: dict[RolloutFile, str] = {}
+        """Why files cannot be read."""
         self._lengths: dict[RolloutFile, Scan] = {}
         self._searches: OrderedDict[str, dict[RolloutFile, Scan]] = OrderedDict()
 
@@ -108,15 +110,16 @@ class Finder:
         files = self.run.files(query.stage, query.step)
         if query.step is not None and not files:
             raise LookupError(f"no rollouts of step {query.step} in stage {query.stage}")
-        problems: list[str] = []
-        first = query.page * size
+        first, budget = query.page * size, Budget(seconds)
         if query.whole:
-            counts = self._each(files, self._count, problems)
+            counts = self._read(files, self._counts, lambda file: self.table(file).row_count, budget)
             total = sum(counts.values())
-            return Found(tuple(_slice(counts, first, size)), total, total, total, tuple(problems))
-        rows = self._each(files, lambda file: self._filtered(file, query), problems)
-        everything = sum(len(self.facts(file)) for file in rows)
-        budget = Budget(seconds)
+            of = total + self._unread(files, self._counts, total)
+            return Found(tuple(_slice(counts, first, size)), total, total, of, self._problems(files))
+        known = self._read(files, self._facts, lambda file: read_facts(self.table(file)), budget)
+        everything = sum(map(len, known.values()))
+        of = everything + self._unread(files, self._facts, everything)
+        rows = {file: _filtered(facts, query) for file, facts in known.items()}
         read = self._search(rows, query.text, budget) if query.text else everything
         keys, measured = self._keys(rows, query.order, budget)
         places = [(file, int(row)) for file, own in rows.items() for row in own]
@@ -125,43 +128,44 @@ class Finder:
             tuple(places[place] for place in chosen),
             len(places),
             read if read < everything else measured,
-            everything,
-            tuple(problems),
+            of,
+            self._problems(files),
         )
 
     def mark_counts(self, query: Query) -> dict[str, int] | None:
         """How many responses of the query's stage and step each filter shows; None while not all files are read."""
         files = self.run.files(query.stage, query.step)
-        if len(files) > 1 and not all(file in self._facts for file in files):
+        if len(files) == 1:
+            self._read(files, self._facts, lambda file: read_facts(self.table(file)), Budget(0.0))
+        if self._unread(files, self._facts, 0):
             return None
-        read = self._each(files, self.facts, [])
-        return {name: sum(int(np.count_nonzero(facts.marks[name])) for facts in read.values()) for name in MARKS}
+        read = [self._facts[file] for file in files if file in self._facts]
+        return {name: sum(int(np.count_nonzero(facts.marks[name])) for facts in read) for name in MARKS}
 
-    @staticmethod
-    def _each(
-        files: Sequence[RolloutFile], read: Callable[[RolloutFile], _Read], problems: list[str]
-    ) -> dict[RolloutFile, _Read]:
-        """What `read` says of each file that can be read; of the others, why they cannot."""
-        found = {}
+    def _read(
+        self,
+        files: Sequence[RolloutFile],
+        kept: dict[RolloutFile, _Kept],
+        read: Callable[[RolloutFile], _Kept],
+        budget: Budget,
+    ) -> dict[RolloutFile, _Kept]:
+        """What is kept of each file, in order, after reading on while there is time; torn files are left out."""
         for file in files:
-            try:
-                found[file] = read(file)
-            except RunError as error:
-                problems.append(str(error))
-        return found
+            if file not in kept and file not in self._torn and budget.left:
+                budget.used = True
+                try:
+                    kept[file] = read(file)
+                except RunError as error:
+                    self._torn[file] = str(error)
+        return {file: kept[file] for file in files if file in kept}
 
-    def _count(self, file: RolloutFile) -> int:
-        if file not in self._counts:
-            self._counts[file] = self.table(file).row_count
-        return self._counts[file]
+    def _unread(self, files: Sequence[RolloutFile], kept: Mapping[RolloutFile, object], responses: int) -> int:
+        """About how many responses the files hold that are still to be read, from those that were; 0 for none."""
+        unread = sum(file not in kept and file not in self._torn for file in files)
+        return unread * max(1, responses // max(1, sum(file in kept for file in files)))
 
-    def _filtered(self, file: RolloutFile, query: Query) -> NDArray[np.int64]:
-        facts = self.facts(file)
-        kept = facts.marks[query.mark]
-        for wanted, ids in ((query.prompt, facts.prompt_ids), (query.group, facts.group_ids)):
-            if wanted:
-                kept = kept & np.fromiter((one == wanted for one in ids), dtype=np.bool_, count=len(ids))
-        return np.flatnonzero(kept)
+    def _problems(self, files: Sequence[RolloutFile]) -> tuple[str, ...]:
+        return tuple(self._torn[file] for file in files if file in self._torn)
 
     def _search(self, rows: Rows, text: str, budget: Budget) -> int:
         """Keeps the rows in which `text` was found; returns how many responses were looked at, or need not be."""
@@ -210,6 +214,15 @@ class Finder:
             scans[file] = make(self.table(file))
         values = scans[file].advance(budget)
         return values, scans[file].done
+
+
+def _filtered(facts: Facts, query: Query) -> NDArray[np.int64]:
+    """The rows that a query's filter, prompt and group leave."""
+    kept = facts.marks[query.mark]
+    for wanted, ids in ((query.prompt, facts.prompt_ids), (query.group, facts.group_ids)):
+        if wanted:
+            kept = kept & np.fromiter((one == wanted for one in ids), dtype=np.bool_, count=len(ids))
+    return np.flatnonzero(kept)
 
 
 def _slice(counts: dict[RolloutFile, int], first: int, size: int) -> Iterator[tuple[RolloutFile, int]]:
