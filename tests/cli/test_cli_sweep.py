@@ -12,17 +12,23 @@ DRY = [words for words in COMMANDS if words[0] == "sweep" and ("--dry-run" in wo
 
 def test_a_dry_run_names_every_run_and_what_decides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    code, text = invoke("sweep", "quickstart", "algorithm=grpo,rloo", "seed=range(2)", "scale=smoke", "--dry-run")
+    code, text = invoke(
+        "sweep", "quickstart", "stages.grpo.group_size=4,8", "seed=range(2)", "scale=smoke", "--dry-run"
+    )
     assert code == 0, text
     assert text.count("new ") == 4
-    assert "algorithm=rloo seed=1" in text
+    assert "stages.grpo.group_size=8 seed=1" in text
     assert "best by    highest accuracy of stage validation, on validation prompts" in text
-    assert "runs/quickstart/sweep_algorithm=grpo,rloo_scale=smoke" in text
+    assert "runs/quickstart/sweep_scale=smoke_stages.grpo.group_size=4,8" in text
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("words", DRY, ids=" ".join)
 def test_a_sweep_of_the_page_is_planned(words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from thinkrl.sweeps.sweep import Sweep
+
+    every = Sweep.configurations
+    monkeypatch.setattr(Sweep, "configurations", lambda self, runs: every(self, runs[:1]))  # one of each is enough here
     monkeypatch.chdir(tmp_path)
     code, text = invoke(*words, *(() if "--dry-run" in words else ("--dry-run",)))
     assert code == 0, text
@@ -38,11 +44,15 @@ def test_the_page_has_its_commands() -> None:
     ("arguments", "says"),
     [
         (["quikstart", "seed=0,1"], "did you mean quickstart?"),
-        (["quickstart", "algorithm=grpo,rloo", "--jobs", "2", "--launcher", "local"], "--launcher joblib runs 2"),
+        (
+            ["quickstart", "stages.grpo.group_size=4,8", "--jobs", "2", "--launcher", "local"],
+            "--launcher joblib runs 2",
+        ),
         (["quickstart", "--sweeper", "random"], "needs keys to draw"),
         (["quickstart", "stages.grpo.stpes=1,2"], "did you mean steps?"),
-        (["quickstart", "algorithm=grpo,rloo", "--stop", "medain"], "median"),
-        (["quickstart", "algorithm=grpo,rloo", "--wandb", "id"], "the W&B sweep says what is swept"),
+        (["quickstart", "stages.grpo.group_size=4,8", "--stop", "medain"], "median"),
+        (["quickstart", "stages.grpo.group_size=4,8", "--wandb", "id"], "the W&B sweep says what is swept"),
+        (["quickstart", "algorithm=grpo,rloo", "--dry-run"], "must be given when aggregation is 'constant'"),
         (["quickstart", "seed=0,0"], "seeds must be different"),
     ],
 )

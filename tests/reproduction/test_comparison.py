@@ -86,6 +86,8 @@ def test_stages_are_the_last_ones_or_those_that_are_named(tmp_path: Path) -> Non
     found = compare_runs([both], [both], ("before", "after"))
     assert (found.stages, found.differences[0].estimate.value) == (("before", "after"), 0.25)
     assert compare_runs([both], [both]).stages == ("after", "after")
+    judged = run(tmp_path / "b", 0, after=result(3), validation=result(8))
+    assert compare_runs([both], [judged]).stages == ("after", "after"), "what was chosen on is no comparison"
     with pytest.raises(ConfigError, match="did you mean before"):
         compare_runs([both], [both], ("befor", None))
 

@@ -34,7 +34,7 @@ def questions(stage: dict[str, Any]) -> list[str]:
 
 
 def test_a_recipe_without_validation_prompts_gets_further_ones_of_the_same_generator(tmp_path: Path) -> None:
-    sweep = planned(tmp_path, "algorithm=grpo,rloo", "seed=0,1")
+    sweep = planned(tmp_path, "stages.grpo.group_size=2,4", "seed=0,1")
     assert (sweep.choice.stage, sweep.choice.test_stage, sweep.choice.on_validation) == (
         "validation",
         "after_grpo",
@@ -110,7 +110,7 @@ def test_runs_are_one_group_in_wandb_unless_they_are_grouped_already(tmp_path: P
 
 
 def test_a_job_can_be_sent_to_another_process(tmp_path: Path) -> None:
-    job = planned(tmp_path, "algorithm=grpo,rloo", stop=MedianStop()).job()
+    job = planned(tmp_path, "stages.grpo.group_size=2,4", stop=MedianStop()).job()
     assert pickle.loads(pickle.dumps(job)) == job
     assert job.folder.is_absolute()
     assert Path(job.recipe).is_absolute()

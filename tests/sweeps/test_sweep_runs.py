@@ -15,7 +15,7 @@ from sweep_fakes import FakeRuns, fake_sweep
 from thinkrl.config.component import ConfigError
 from thinkrl.sweeps import process
 from thinkrl.sweeps.choice import Choice
-from thinkrl.sweeps.folder import SweepFolder
+from thinkrl.sweeps.folder import RunState, SweepFolder
 from thinkrl.sweeps.job import split_seed
 from thinkrl.sweeps.means import Launcher, Means, Sweeper
 from thinkrl.sweeps.stopping import MedianStop
@@ -45,7 +45,7 @@ def test_every_point_runs_once_with_every_seed_and_the_best_is_found_on_validati
     assert table.best == 1
     # Student's interval of 3/8 and 5/8, by hand: mean 1/2, standard error 1/8, quantile 12.706.
     assert table.rows[0].chosen.low == pytest.approx(0.5 - 12.706 / 8)
-    assert "rate=2" in table.markdown().split("| best |")[1].splitlines()[0]
+    assert "| best | rate=2 | 0.75 (0.75 to 0.75) | 2 of 2 | 0.625 (0.625 to 0.625) |" in table.markdown()
 
 
 def test_the_same_command_runs_nothing_again_and_a_wider_one_only_what_is_new(tmp_path: Path) -> None:
@@ -162,6 +162,39 @@ def test_joblib_runs_side_by_side(tmp_path: Path) -> None:
     assert set(statuses(sweep.folder).values()) == {"finished"}, "neither ends before the other has begun"
 
 
+def test_optuna_proposes_the_same_points_again_and_goes_on_from_their_results(tmp_path: Path) -> None:
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
+    means = Means(Sweeper.OPTUNA, trials=4)
+    fake = FakeRuns(tmp_path, {str(rate): {"right": {"0": rate, "1": rate}} for rate in range(1, 8)})
+    fake_sweep(tmp_path, "rate=range(1,7)", "seed=0,1", means=means).run(fake.command)
+    first = fake.starts
+    assert len(first) == len(set(first)) <= 8
+    assert {name.partition("_")[0] for name in first} == {"seed0", "seed1"}
+    sweep = fake_sweep(tmp_path, "rate=range(1,7)", "seed=0,1", means=Means(Sweeper.OPTUNA, trials=8))
+    sweep.run(fake.command)
+    assert fake.starts[: len(first)] == first
+    assert len(fake.starts) == len(set(fake.starts)) > len(first)
+    table = tabulate(sweep.folder)
+    assert table.best is not None
+    assert table.rows[table.best].point == (max(row.point[0] for row in table.rows),), "more is better here"
+
+
+def test_optuna_survives_points_that_all_fail(tmp_path: Path) -> None:
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
+    fake = FakeRuns(tmp_path, {rate: {"fails": "no memory"} for rate in ("1", "2")})
+    sweep = fake_sweep(tmp_path, "rate=1,2", means=Means(Sweeper.OPTUNA, trials=3))
+    sweep.run(fake.command)
+    assert set(statuses(sweep.folder).values()) == {"failed"}
+
+
+def test_submitit_runs_a_batch_at_a_time(tmp_path: Path) -> None:
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    sweep = fake_sweep(tmp_path, "rate=1,2,3", means=Means(launcher=Launcher.SUBMITIT_LOCAL, jobs=2))
+    sweep.run(FakeRuns(tmp_path, RIGHT).command)
+    assert set(statuses(sweep.folder).values()) == {"finished"}
+    assert tabulate(sweep.folder).best == 1
+
+
 def run_sweep(folder: str, points: dict[str, Any], jobs: int) -> None:
     os.setsid()
     launcher = Launcher.JOBLIB if jobs > 1 else Launcher.LOCAL
@@ -201,11 +234,19 @@ def cmdline(one: psutil.Process) -> list[str]:
         return []
 
 
-def wait_until(happened: Any, seconds: float = 60.0) -> None:
+def wait_until(happened: Any, seconds: float = 180.0) -> None:
     deadline = time.monotonic() + seconds
     while not happened():
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def test_keys_are_as_short_as_they_are_clear(tmp_path: Path) -> None:
+    point = ("stages.sft.learner.rate=1", "stages.grpo.learner.rate=2", "algorithm=rloo", "+a.size=3")
+    folder = SweepFolder(tmp_path)
+    folder.begin({"recipe": "r", "fixed": []}, {"choice": Choice("accuracy", "test").as_json()})
+    folder.plan([RunState(point, 0)])
+    assert tabulate(folder).names == ["sft.learner.rate=1 grpo.learner.rate=2 algorithm=rloo size=3"]
 
 
 def test_two_commands_do_not_work_in_one_folder(tmp_path: Path) -> None:

@@ -19,11 +19,11 @@ EXAMPLES = """Examples:
 
 thinkrl sweep quickstart stages.grpo.learner.learning_rate=1e-6,3e-6 'seed=range(3)' --dry-run
 
-thinkrl sweep quickstart algorithm=grpo,rloo seed=0,1 scale=smoke --jobs 2
+thinkrl sweep quickstart stages.grpo.group_size=4,8 seed=0,1 scale=smoke --jobs 2
 
 thinkrl sweep quickstart 'stages.grpo.learner.learning_rate=tag(log,interval(1e-6,1e-4))' --sweeper random --trials 8
 
-thinkrl sweep quickstart algorithm=grpo,rloo seed=0,1 scale=smoke --table
+thinkrl sweep quickstart stages.grpo.group_size=4,8 seed=0,1 scale=smoke --table
 
 thinkrl sweep quickstart --wandb TEAM/PROJECT/SWEEP_ID"""
 
@@ -65,7 +65,7 @@ def sweep(
         Path | None, typer.Option("--dir", help="The sweep's folder; by default runs/RECIPE/sweep_NAME.")
     ] = None,
     wandb: Annotated[str | None, typer.Option(metavar="SWEEP_ID", help="Runs what a W&B sweep proposes.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the runs, and stop.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and print all runs, and stop.")] = False,
     table: Annotated[bool, typer.Option("--table", help="Print what is there already, and stop.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the table as JSON.")] = False,
     recipes_dir: RecipesDirs = None,
@@ -87,6 +87,7 @@ def sweep(
         )
     print_sweep(planned, wandb, quiet=as_json)
     if dry_run:
+        planned.configurations(planned.runs)
         typer.echo("nothing was run (--dry-run)")
         return
     if wandb is not None:
@@ -140,22 +141,24 @@ def show(planned: "Sweep", as_json: bool, choice: "Choice | None" = None) -> "Sw
     from rich.text import Text
 
     heads, rows = found.cells()
-    shown = Table(title=f"{found.recipe}: {len(rows)} points", title_justify="left")
+    shown = Table(title=f"{found.recipe}: {len(rows)} points, mean (95% interval)", title_justify="left")
     for place, head in enumerate(heads):
-        shown.add_column(head, overflow="fold", justify="right" if 1 < place < len(heads) - 1 else "left")
+        shown.add_column(head, overflow="fold", justify="right" if place > 1 else "left")
     for row in rows:
         shown.add_row(*map(Text, row), style="bold" if row[0] else "")
     console = Console(highlight=False)
     console.print(shown)
-    console.print(f"best by {found.choice.words}", soft_wrap=True)
+    for remark in found.remarks:
+        console.print(remark, soft_wrap=True, markup=False)
+    console.print(f"best by    {found.choice.words}", soft_wrap=True)
     for note in found.notes:
-        console.print(f"note: {note}", soft_wrap=True, markup=False)
+        console.print(f"note       {note}", soft_wrap=True, markup=False)
     if found.best is None:
         console.print("no point has finished with every seed yet", soft_wrap=True)
     else:
         point = found.rows[found.best].point
         console.print(
-            f"the best: thinkrl run {found.recipe} {' '.join([*planned.asked.fixed, *point])}",
+            f"the best   thinkrl run {found.recipe} {' '.join([*planned.asked.fixed, *point])}",
             soft_wrap=True,
             markup=False,
         )

@@ -12,6 +12,9 @@ from thinkrl.reproduction.readings import FinishedRun
 from thinkrl.reproduction.statistics import Estimate, over_seeds_and_prompts
 from thinkrl.reproduction.verdicts import aligned
 
+VALIDATION = "validation"
+"""Evaluations whose names begin so ask prompts to choose by, and not those of the test."""
+
 
 @dataclass(frozen=True)
 class Difference:
@@ -65,17 +68,18 @@ class Compared:
 def compare_runs(
     first: Sequence[FinishedRun],
     second: Sequence[FinishedRun],
-    stages: tuple[str | None, str | None] = (None, None),
+    of_stages: tuple[str | None, str | None] = (None, None),
     force: bool = False,
 ) -> Compared:
     """Second - first, on the prompts that all runs were asked.
 
-    One run a side is one pair whatever its seed; otherwise runs with the same seed are paired. stages: the evaluation
-    read of each side; None takes the last one. Raises ProtocolMismatch where they were measured under different
-    protocols and `force` is off, ConfigError without a common prompt or seed.
+    One run a side is one pair whatever its seed; otherwise runs with the same seed are paired. of_stages: the
+    evaluation read of each side; None takes the last one on test prompts. Raises ProtocolMismatch where they were
+    measured under different protocols and `force` is off, ConfigError without a common prompt or seed.
     """
     pairs = _pairs(first, second)
     sides = ([pair[0] for pair in pairs], [pair[1] for pair in pairs])
+    stages = (of_stages[0] or _last_test(sides[0][0]), of_stages[1] or _last_test(sides[1][0]))
     results = [[run.result(stage) for run in side] for side, stage in zip(sides, stages, strict=True)]
     protocols = [result.protocol for side in results for result in side]
     differing = tuple(dict.fromkeys(name for other in protocols[1:] for name in protocols[0].differences(other)))
@@ -87,7 +91,7 @@ def compare_runs(
     everyone = [set(result.prompt_ids) for side in results for result in side]
     found = [metric for metric in results[0][0].measures if metric in results[1][0].measures]
     return Compared(
-        stages=(_stage(sides[0][0], stages[0]), _stage(sides[1][0], stages[1])),
+        stages=(stages[0], stages[1]),
         pairs=tuple((_seed(a), _seed(b)) for a, b in pairs),
         protocols=(results[0][0].protocol.hash, results[1][0].protocol.hash),
         differences=tuple(_difference(metric, sides, stages) for metric in found),
@@ -121,13 +125,14 @@ def _seed(run: FinishedRun) -> int | None:
     return seed if isinstance(seed, int) else None
 
 
-def _stage(run: FinishedRun, stage: str | None) -> str:
-    return stage or list(run.results)[-1]
+def _last_test(run: FinishedRun) -> str:
+    """The last evaluation on test prompts, else the last one. ConfigError without any."""
+    run.result(None)
+    names = list(run.results)
+    return next((name for name in reversed(names) if not name.startswith(VALIDATION)), names[-1])
 
 
-def _difference(
-    metric: str, sides: tuple[list[FinishedRun], list[FinishedRun]], stages: tuple[str | None, str | None]
-) -> Difference:
+def _difference(metric: str, sides: tuple[list[FinishedRun], list[FinishedRun]], stages: tuple[str, str]) -> Difference:
     a, b = aligned([[run.per_prompt(metric, stage) for run in side] for side, stage in zip(sides, stages, strict=True)])
     known = ~(np.isnan(a) | np.isnan(b))
     means = [float(side[known].mean()) if known.any() else float("nan") for side in (a, b)]

@@ -4,7 +4,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from math import nan
+from math import isnan, nan
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -47,8 +47,8 @@ class Job:
     cwd: Path = field(default_factory=Path.cwd)
     command: Command = COMMAND
 
-    def __call__(self, config: Any) -> float:
-        """Runs the point of `config.overrides`: what decides between points, NaN where a seed did not finish.
+    def __call__(self, config: Any) -> float | None:
+        """Runs the point of `config.overrides`: what decides between points, None where a seed has no number.
 
         It raises for an interrupt and for a folder that cannot be written, not for a run that fails.
         """
@@ -58,7 +58,8 @@ class Job:
         assert isinstance(overrides, list)
         point, seed = split_seed([str(override) for override in overrides])
         seeds = self.seeds or (self.seed if seed is None else seed,)
-        return fmean([self.run(point, seed) for seed in seeds])
+        found = fmean([self.run(point, seed) for seed in seeds])
+        return None if isnan(found) else found  # Optuna counts None as failed, and stumbles over NaN
 
     def run(self, point: Sequence[str], seed: int, tag: str = "") -> float:
         """Runs the point with one seed, or goes on with it; one that has ended before is not begun again."""

@@ -102,6 +102,7 @@ class Means:
                 f"hydra.sweeper.direction={direction}",
                 f"hydra.sweeper.sampler.seed={self.seed}",
                 "hydra.sweeper.study_name=thinkrl",
+                "hydra.sweeper.max_failure_rate=1.0",  # failed points stop nothing
             ]
         return [f"hydra.sweeper.max_batch_size={self.batch}"] if self.batch else []
 

@@ -35,6 +35,9 @@ def multirun(job: Job, arguments: Sequence[str], means: Means, settings: Sequenc
             _sweep(RandomSweeper(means.trials, means.seed, means.batch or means.trials), hydra, job, overrides)
         else:
             hydra.multirun(None, job, overrides, with_log_configuration=False)
+    except ValueError as error:
+        if means.sweeper is not Sweeper.OPTUNA or "No trials are completed" not in str(error):
+            raise  # Optuna looks for the best of nothing; the states say why each point failed
     except HydraException as error:
         lines = [line for line in str(error).splitlines() if line.strip()]
         raise ConfigError("\n  ".join(["Hydra cannot run this sweep:", *lines])) from error

@@ -96,15 +96,20 @@ class Sweep:
             command=command,
         )
 
+    def configurations(self, runs: Sequence[RunState]) -> dict[str, str]:
+        """The resolved configuration of each run, by name. Raises ConfigError for a point that cannot run, and where a
+        run was begun with another configuration."""
+        texts = {run.name: self._config(run) for run in runs}
+        for name, text in texts.items():
+            _refuse_another(self.folder, name, text)
+        return texts
+
     def begin(self, runs: Sequence[RunState]) -> None:
         """Lays out the folder, with the runs that are known and their resolved configurations.
 
-        Raises ConfigError for a point that cannot be composed or built, and where a run was begun with another
-        configuration; nothing has run then.
+        Raises ConfigError for what cannot run; nothing has run then, and nothing is written.
         """
-        configs = {run.name: self._config(run) for run in runs}
-        for name, text in configs.items():
-            _refuse_another(self.folder, name, text)
+        texts = self.configurations(runs)
         record = {
             "choice": self.choice.as_json(),
             "notes": list(self.notes),
@@ -115,7 +120,7 @@ class Sweep:
         }
         fixed = [*self.asked.fixed, *self.added]
         self.folder.begin({"recipe": self.recipe, "fixed": fixed}, record)
-        for name, text in configs.items():
+        for name, text in texts.items():
             write_text(self.folder.config(name), text)
         self.folder.plan(runs)
 

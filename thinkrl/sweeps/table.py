@@ -83,23 +83,37 @@ class SweepTable:
     def cells(self) -> tuple[list[str], list[list[str]]]:
         """Headings and rows, as text."""
         choice = self.choice
-        heads = ["", "point", f"{choice.metric} ({choice.stage})", "95% interval", "n"]
-        if any(row.test for row in self.rows):
-            heads += [f"{choice.metric} ({choice.test_stage})", "95% interval"]
+        tested = any(row.test for row in self.rows)
+        heads = ["", "point", f"{choice.metric}, {choice.stage}", "n"]
+        heads += [f"{choice.metric}, {choice.test_stage}"] if tested else []
         rows = []
-        for index, row in enumerate(self.rows):
-            cells = ["best" if index == self.best else "", " ".join(row.point) or self.recipe]
-            cells += [*_shown(row.chosen), f"{row.chosen.n if row.chosen else 0} of {len(row.runs)}"]
-            if len(heads) > 5:
-                cells += _shown(row.test)
-            rows.append([*cells, "; ".join(_short(remark) for remark in row.remarks)])
-        return [*heads, "remarks"], rows
+        for index, (row, name) in enumerate(zip(self.rows, self.names, strict=True)):
+            seeds = f"{row.chosen.n if row.chosen else 0} of {len(row.runs)}"
+            cells = ["best" if index == self.best else "", name, _shown(row.chosen), seeds]
+            rows.append([*cells, _shown(row.test)] if tested else cells)
+        return heads, rows
+
+    @property
+    def names(self) -> list[str]:
+        """The points, each key as short as it is clear among all keys."""
+        keys = {override.partition("=")[0] for row in self.rows for override in row.point}
+        short = {key: _short_key(key, keys) for key in keys}
+        split = [[override.partition("=") for override in row.point] for row in self.rows]
+        return [" ".join(f"{short[key]}{sign}{value}" for key, sign, value in parts) or self.recipe for parts in split]
+
+    @property
+    def remarks(self) -> list[str]:
+        """What is to be said of points, in lines."""
+        return [
+            f"{name}: {_short(told)}" for row, name in zip(self.rows, self.names, strict=True) for told in row.remarks
+        ]
 
     def markdown(self) -> str:
         """The table as a page."""
         heads, rows = self.cells()
         lines = [f"# {self.recipe}: sweep", "", f"Best by: {self.choice.words}.", *(f"{note}." for note in self.notes)]
         lines += ["", _line(heads), "|" + "-|" * len(heads), *map(_line, rows), ""]
+        lines += [*(f"- {remark}" for remark in self.remarks), *([""] if self.remarks else [])]
         lines += [
             "Intervals are Student's over seeds (n of them); where n is 1, over the prompts of that run.",
             "A point is chosen among those of which every seed finished.",
@@ -149,11 +163,22 @@ def _numbers(measured: Measured | None) -> Mapping[str, float | int | None] | No
     return {key: None if isnan(value) else value for key, value in asdict(measured).items()}
 
 
-def _shown(measured: Measured | None) -> list[str]:
+def _shown(measured: Measured | None) -> str:
+    """The mean, and its interval behind it."""
     if measured is None or isnan(measured.mean):
-        return ["", ""]
-    interval = "" if isnan(measured.low) else f"{measured.low:.4g} to {measured.high:.4g}"
-    return [f"{measured.mean:.4g}", interval]
+        return ""
+    interval = "" if isnan(measured.low) else f" ({measured.low:.3g} to {measured.high:.3g})"
+    return f"{measured.mean:.4g}{interval}"
+
+
+def _short_key(key: str, keys: set[str]) -> str:
+    """The last parts of a dotted key, as many as no other key ends with."""
+    parts = key.split(".")
+    for count in range(1, len(parts)):
+        end = ".".join(parts[-count:])
+        if sum(other == end or other.endswith(f".{end}") for other in keys) == 1:
+            return end
+    return key
 
 
 def _short(remark: str) -> str:

@@ -8,6 +8,7 @@ from thinkrl.benchmarks.result import measures
 from thinkrl.config.component import ConfigError
 from thinkrl.config.nearest import suggestion
 from thinkrl.data.source import question_text
+from thinkrl.reproduction.comparison import VALIDATION
 from thinkrl.stages.evaluate import Evaluate
 from thinkrl.sweeps.choice import Choice
 
@@ -15,8 +16,8 @@ if TYPE_CHECKING:
     from thinkrl.stages.experiment import Experiment
     from thinkrl.stages.stage import Stage
 
-STAGE = "validation"
-"""Evaluations whose names begin so ask validation prompts; a sweep adds one of this name where a recipe has none."""
+STAGE = VALIDATION
+"""The name of the evaluation that a sweep adds where a recipe has none on validation prompts."""
 AUTO, NONE = "auto", "none"
 
 
@@ -109,11 +110,11 @@ def _questions(stage: "Stage") -> set[str]:
 
 
 def _validations(stages: "Mapping[str, Stage]") -> list[str]:
-    return [name for name, one in stages.items() if isinstance(one, Evaluate) and name.startswith(STAGE)]
+    return [name for name, one in stages.items() if isinstance(one, Evaluate) and name.startswith(VALIDATION)]
 
 
 def _tests(stages: "Mapping[str, Stage]") -> list[str]:
-    return [name for name, one in stages.items() if isinstance(one, Evaluate) and not name.startswith(STAGE)]
+    return [name for name, one in stages.items() if isinstance(one, Evaluate) and not name.startswith(VALIDATION)]
 
 
 def _measured(stage: Any) -> tuple[str, ...]:
