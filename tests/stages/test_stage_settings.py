@@ -128,6 +128,7 @@ def test_schedules_run_from_the_first_step_to_the_last(
         open_companions=lambda *_: Companions({}),
         resume=lambda *_: RunState(0),
         score=partial(StageContext.score, SimpleNamespace(ranks=Ranks())),
+        open_environment=lambda environment: environment,
         save_policy=lambda *_: tmp_path,
         write_traces=lambda *_: tmp_path,
         write_rollouts=lambda *_: None,
