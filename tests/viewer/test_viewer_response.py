@@ -247,8 +247,10 @@ def test_images_are_pictures_of_the_run_and_nothing_else(tmp_path: Path) -> None
     page = "data:text/html;base64," + base64.b64encode(b"<script>1</script>").decode()
     images = ["picture.png", url, "../secret.png", str(tmp_path / "secret.png"), page, "data:image/png,x", "gone.png",
               "http://example.org/x.png"]  # fmt: skip
-    write_step(run, "0_rl", 1, [Asked("p", "?", [Wrote("a")], metadata={"images": images})])
-    shown = Pages(run).response("0_rl", 1, 0)["images"]
+    write_step(run, "0_rl", 1, [Asked("p", "?", [Wrote("a")], metadata={"images": images, "level": 2})])
+    detail = Pages(run).response("0_rl", 1, 0)
+    shown = detail["images"]
+    assert detail["metadata"] == {"level": 2}, "pictures are shown once"
     assert [one.get("url") for one in shown] == [url, url, *[None] * 6]
     assert [one["problem"] for one in shown[2:4]] == ["a file outside the run directory"] * 2
     assert shown[4]["problem"] == "neither PNG, JPEG, GIF nor WebP"

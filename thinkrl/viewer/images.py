@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 _KINDS = {b"\x89PNG\r\n\x1a\n": "image/png", b"\xff\xd8\xff": "image/jpeg", b"GIF8": "image/gif", b"RIFF": "image/webp"}
+IMAGES = ("images", "image")
+"""Keys of a prompt's metadata under which its images stand."""
 _LARGEST = 8_000_000
 _MOST = 32
 
@@ -19,7 +21,7 @@ def prompt_images(row: Mapping[str, Any], metadata: Any, run: Path) -> list[dict
     """
     given = row.get("images")
     if given is None and isinstance(metadata, Mapping):
-        given = metadata.get("images", metadata.get("image"))
+        given = next((metadata[name] for name in IMAGES if name in metadata), None)
     listed = given if isinstance(given, list | tuple) else [] if given is None else [given]
     return [_image(one, run) for one in listed[:_MOST]]
 

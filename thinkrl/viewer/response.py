@@ -10,7 +10,7 @@ from thinkrl.rollouts.store import Origin
 from thinkrl.rollouts.tool_calls import ToolSyntax
 from thinkrl.viewer.facts import Facts
 from thinkrl.viewer.finding import Finder
-from thinkrl.viewer.images import prompt_images
+from thinkrl.viewer.images import IMAGES, prompt_images
 from thinkrl.viewer.run import RolloutFile
 from thinkrl.viewer.tokens import Utf16, segments, token_colours, turn_ranges
 from thinkrl.viewer.transcripts import Transcripts
@@ -60,7 +60,7 @@ def _about(values: Mapping[str, Any], facts: Facts, row: int, run: Path) -> dict
         "messages": _messages(values.get("messages")),
         "images": prompt_images(values, metadata, run),
         "reference": loaded(values.get("reference")),
-        "metadata": metadata,
+        "metadata": {k: v for k, v in metadata.items() if k not in IMAGES} if isinstance(metadata, dict) else metadata,
         "finish_reason": facts.finish_reasons[row],
         "verdict": facts.verdicts[row],
         "reward": number(facts.rewards[row]),

@@ -45,7 +45,9 @@ function signed(value) {
 }
 
 function pretty(value) {
-  return typeof value === "string" ? value : JSON.stringify(value, null, 1);
+  if (typeof value === "string") return value;
+  const line = JSON.stringify(value);
+  return line.length <= 100 ? line : JSON.stringify(value, null, 1);
 }
 
 const VERDICTS = { correct: ["good", "correct"], wrong: ["bad", "wrong"], ungradable: ["open", "ungradable"], timeout: ["open", "timeout"] };
