@@ -29,6 +29,7 @@ def print_summary(experiment: "Experiment", run: "Run", recipe: str) -> None:
     console.print(f"  metrics      {run.directory / 'metrics.jsonl'}", soft_wrap=True)
     if (run.directory / "report.html").exists():
         console.print(f"  report       {run.directory / 'report.html'}", soft_wrap=True)
+    console.print(f"  responses    thinkrl view {run.directory}", soft_wrap=True)
     for name, made in run.produced.items():
         if "model" in made:
             console.print(f"  model        {made['model'].path}  ({name})", soft_wrap=True)
