@@ -210,8 +210,8 @@ def test_what_all_calls_of_the_laptop_share_is_a_token_each() -> None:
     composed = compose("tgrl", [])
     source = build(TinyModel, composed.tree["model"], composed, "model")
     tokenizer = source.load_tokenizer()
-    # tags 2, name 3, argument 2, print( ) 2, closing 1, and five characters; boxed and its brace for the answer.
-    for text, count in ((call("python", code="print(37*48)"), 15), (call("answer", answer=r"\boxed{1776}"), 14)):
+    # tags 2, name 3, argument 2, print( ) 2, closing 1, and 37 * 48; boxed and its brace, and 17 76 for the answer.
+    for text, count in ((call("python", code="print(37*48)"), 13), (call("answer", answer=r"\boxed{1776}"), 12)):
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]
         assert len(ids) == count
         assert tokenizer.decode(ids) == text

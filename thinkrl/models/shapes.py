@@ -109,11 +109,11 @@ def shape_of(model: object) -> ModelShape:
     Raises ConfigError that says where it was looked for.
     """
     from thinkrl.models.pretrained import PretrainedModel
-    from thinkrl.models.tiny import TinyModel, tiny_tokenizer
+    from thinkrl.models.tiny import TinyModel
 
     if isinstance(model, TinyModel):
         sizes = {name: getattr(model, name) for name in ("layers", "hidden", "intermediate", "heads", "kv_heads")}
-        vocabulary = len(tiny_tokenizer(model.tokenizer, model.added_tokens))
+        vocabulary = len(model.load_tokenizer())
         return ModelShape(
             family="llama", **sizes, head_dim=model.hidden // model.heads, vocabulary=vocabulary, tied=True,
             positions=model.max_positions,

@@ -41,6 +41,8 @@ class TinyModel:
     """`byte` writes any text; `character` knows printable ASCII and newlines, all else is one unknown token."""
     added_tokens: tuple[str, ...] = ("<think>", "</think>", "<answer>", "</answer>")
     """Strings that are one token each, and stay visible in decoded text."""
+    paired_digits: bool = False
+    """Two digits in a row are one token, from the left, where the tokenizer is of characters."""
     max_positions: int = 2048
     """Longest sequence, prompt and response together."""
     dtype: Dtype = "float32"
@@ -56,6 +58,8 @@ class TinyModel:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.hidden % (2 * self.heads):
             raise ValueError(f"hidden must be an even multiple of heads ({self.heads}), got {self.hidden}")
+        if self.paired_digits and self.tokenizer != "character":
+            raise ValueError(f"paired_digits must be false with tokenizer {self.tokenizer}, got true")
         if self.heads % self.kv_heads:
             raise ValueError(f"kv_heads must divide heads ({self.heads}), got {self.kv_heads}")
 
@@ -70,7 +74,7 @@ class TinyModel:
                 for_training=for_training,
                 device=self.device,
             )
-        tokenizer = tiny_tokenizer(self.tokenizer, self.added_tokens)
+        tokenizer = self.load_tokenizer()
         config = LlamaConfig(
             vocab_size=len(tokenizer),
             hidden_size=self.hidden,
@@ -99,17 +103,20 @@ class TinyModel:
 
     def load_tokenizer(self) -> PreTrainedTokenizerFast:
         """The tokenizer alone."""
-        return tiny_tokenizer(self.tokenizer, self.added_tokens)
+        return tiny_tokenizer(self.tokenizer, self.added_tokens, self.paired_digits)
 
 
-def tiny_tokenizer(kind: Literal["byte", "character"], added_tokens: tuple[str, ...] = ()) -> PreTrainedTokenizerFast:
+def tiny_tokenizer(
+    kind: Literal["byte", "character"], added_tokens: tuple[str, ...] = (), paired_digits: bool = False
+) -> PreTrainedTokenizerFast:
     """A tokenizer of single bytes or characters, with chat marks, padding apart from the end token, and a template.
 
-    Bytes decode to exactly the text that was encoded.
+    Bytes decode to exactly the text that was encoded. paired_digits: of characters, two digits in a row are a token.
     """
     special = (PAD, TURN_START, TURN_END) if kind == "byte" else (PAD, TURN_START, TURN_END, UNKNOWN)
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet()) if kind == "byte" else ["\n", *string.printable[:95]]
-    vocabulary = {token: index for index, token in enumerate((*special, *added_tokens, *alphabet))}
+    pairs = [f"{number:02}" for number in range(100)] if paired_digits else []
+    vocabulary = {token: index for index, token in enumerate((*special, *added_tokens, *alphabet, *pairs))}
     tokenizer: Tokenizer
     if kind == "byte":
         tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
@@ -117,7 +124,9 @@ def tiny_tokenizer(kind: Literal["byte", "character"], added_tokens: tuple[str, 
         tokenizer.decoder = decoders.ByteLevel()
     else:
         tokenizer = Tokenizer(models.WordLevel(vocab=vocabulary, unk_token=UNKNOWN))
-        tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), behavior="isolated")
+        tokenizer.pre_tokenizer = pre_tokenizers.Split(
+            Regex(r"\d\d|[\s\S]" if pairs else r"[\s\S]"), behavior="isolated"
+        )
         tokenizer.decoder = decoders.Fuse()
     tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in special])
     tokenizer.add_tokens([AddedToken(token, special=False, normalized=False) for token in added_tokens])

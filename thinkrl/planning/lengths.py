@@ -74,10 +74,10 @@ def _unknown(tokens: int, error: Exception) -> Lengths:
 
 
 def _tokenizer(model: object) -> "PreTrainedTokenizerBase | None":
-    from thinkrl.models.tiny import TinyModel, tiny_tokenizer
+    from thinkrl.models.tiny import TinyModel
 
     if isinstance(model, TinyModel):
-        return tiny_tokenizer(model.tokenizer, model.added_tokens)
+        return model.load_tokenizer()
     folder = local_folder(model)
     if folder is None or not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model")):
         return None

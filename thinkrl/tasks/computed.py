@@ -46,7 +46,7 @@ def _units(stream: np.random.Generator) -> Drawn:
 
 
 def _list(stream: np.random.Generator) -> Drawn:
-    terms = [int(n) for n in stream.integers(100, 1000, 4)]
+    terms = [int(n) for n in stream.integers(1000, 10_000, 3)]
     lines, total = [], terms[0]
     for term in terms[1:]:
         lines.append(f"{total}+{term}={total + term}")
@@ -56,13 +56,13 @@ def _list(stream: np.random.Generator) -> Drawn:
 
 
 FAMILIES: Mapping[str, Callable[[np.random.Generator], Drawn]] = {"product": _product, "units": _units, "list": _list}
-"""product: two numbers of two digits. units: hours, minutes and seconds in seconds. list: the sum of four numbers of
-three digits."""
+"""product: two numbers of two digits. units: hours, minutes and seconds in seconds. list: the sum of three numbers of
+four digits."""
 
 
 @dataclass(frozen=True)
 class ComputedPrompts:
-    """Questions of some families in turn, such as `37*48`, `3h 25m 10s in s` and `sum of 120,345,200,999`.
+    """Questions of some families in turn, such as `37*48`, `3h 25m 10s in s` and `sum of 1200,3451,2009`.
 
     They look different and are worked out differently, but one line of Python answers each. Question i of a family is
     a function of (seed, i).
