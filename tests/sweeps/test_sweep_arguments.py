@@ -1,4 +1,5 @@
 import pytest
+from hydra.types import RunMode
 
 from thinkrl.config.component import ConfigError
 from thinkrl.config.paths import recipes_dir
@@ -108,3 +109,21 @@ def test_jobs_need_a_launcher_that_runs_several() -> None:
     with pytest.raises(ConfigError, match="--launcher joblib runs 3 at a time"):
         Means(jobs=3).check()
     Means().check()
+
+
+@pytest.mark.parametrize("launcher", Launcher)
+def test_settings_are_keys_that_the_launcher_has(launcher: Launcher) -> None:
+    if launcher in PACKAGES:
+        pytest.importorskip(PACKAGES[launcher][0])
+    means = Means(launcher=launcher, jobs=3)
+    config = LOADER.load_configuration(None, means.settings("'a folder'"), RunMode.MULTIRUN)
+    assert config.hydra.sweep.dir == "a folder"
+    own = config.hydra.launcher
+    limit = {
+        Launcher.LOCAL: lambda: 3,
+        Launcher.JOBLIB: lambda: own.n_jobs,
+        Launcher.SUBMITIT_LOCAL: lambda: config.hydra.sweeper.max_batch_size,
+        Launcher.SUBMITIT_SLURM: lambda: own.array_parallelism,
+        Launcher.RAY: lambda: own.ray.init.num_cpus,
+    }
+    assert limit[launcher]() == 3

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 from sweep_fakes import FakeRuns
+from wandb.errors import CommError, UsageError
 
 from thinkrl.config.component import ConfigError, UserError
 from thinkrl.config.compose import compose
@@ -142,9 +143,10 @@ def test_wandbs_agent_proposes_runs_under_its_own_ids(tmp_path: Path, monkeypatc
         drive(planned(tmp_path), "s1", None, fake.command, agent)
 
 
-def test_an_agent_that_gives_up_is_told(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [ValueError, CommError, UsageError])
+def test_an_agent_that_gives_up_is_told(kind: type[Exception], tmp_path: Path) -> None:
     def agent(sweep_id: str, function: Any, count: int | None) -> None:
-        raise ValueError("Could not find sweep s1\nmore")
+        raise kind("Could not find sweep s1\nmore")
 
     sweep = plan_sweep("quickstart", ["scale=smoke"], (), Wanted(), Means(), None, tmp_path / "sweep")
     with pytest.raises(UserError, match=r"W&B's agent gave up: Could not find sweep s1$"):

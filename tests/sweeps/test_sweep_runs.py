@@ -255,11 +255,15 @@ def test_two_commands_do_not_work_in_one_folder(tmp_path: Path) -> None:
     fake = FakeRuns(tmp_path, {})
     try:
         wait_until(lambda: bool(fake.starts))
+        assert [row.count("running") for row in tabulate(SweepFolder(tmp_path / "sweep")).rows] == [1, 0]
         with pytest.raises(RunError, match="in use by another process"):
             fake_sweep(tmp_path, "rate=1,2", "seed=0,1").run(("true",))
     finally:
         child.kill()
         child.join()
+    table = tabulate(SweepFolder(tmp_path / "sweep"))
+    assert [row.count("running") for row in table.rows] == [0, 0], "what was cut off waits"
+    assert "seed 0 waiting: cut off" in table.rows[0].remarks
 
 
 def test_an_interrupt_lets_the_step_finish_and_the_run_waits_to_go_on(

@@ -120,7 +120,7 @@ def print_sweep(planned: "Sweep", wandb: str | None, quiet: bool) -> None:
     elif not planned.runs:
         lines.append(f"runs       {planned.means.trials} points that {planned.means.sweeper} proposes")
     else:
-        known = {state.name: state.status for state in folder.states()}
+        known = {state.name: state.status for state in folder.settled_states()}
         lines.append(f"runs       {len(planned.runs)}")
         lines += [f"  {known.get(run.name, 'new'):<9} {' '.join(run.point)} seed={run.seed}" for run in planned.runs]
     typer.echo("\n".join(lines), err=quiet)

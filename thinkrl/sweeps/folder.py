@@ -128,6 +128,18 @@ class SweepFolder:
         found = [self._read(path) for path in sorted((self.path / "states").glob("*.json"))]
         return sorted((state for state in found if state), key=lambda state: (state.number, state.name))
 
+    def settled_states(self) -> list[RunState]:
+        """All runs; one that is noted as running, but that no process holds any more, as waiting.
+
+        Not for a process that holds a run itself: looking at its own lock would give it back.
+        """
+        return [
+            replace(state, status="waiting", why="cut off")
+            if state.status == "running" and not self._is_held(state.name)
+            else state
+            for state in self.states()
+        ]
+
     def write(self, state: RunState) -> None:
         """Keeps the state of a run."""
         write_text(self._state_path(state.name), json.dumps(asdict(state), indent=1, ensure_ascii=False) + "\n")
@@ -135,7 +147,7 @@ class SweepFolder:
     @contextmanager
     def hold(self, name: str, say: Callable[[str], None]) -> Iterator[None]:
         """Keeps the run for this process; waits while another one has it, and says so."""
-        path = self.path / "states" / f"{name}.lock"
+        path = self._lock_path(name)
         told = False
         with disk_errors(path):
             while (file := take_lock(path)) is None:
@@ -147,6 +159,19 @@ class SweepFolder:
             yield
         finally:
             os.close(file)
+
+    def _is_held(self, name: str) -> bool:
+        try:
+            file = take_lock(self._lock_path(name))
+        except OSError:  # a folder that can only be read, or without locks
+            return True
+        if file is None:
+            return True
+        os.close(file)
+        return False
+
+    def _lock_path(self, name: str) -> Path:
+        return self.path / "states" / f"{name}.lock"
 
     def _state_path(self, name: str) -> Path:
         return self.path / "states" / f"{name}.json"

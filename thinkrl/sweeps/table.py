@@ -130,7 +130,7 @@ def tabulate(folder: SweepFolder, choice: Choice | None = None) -> SweepTable:
     record = folder.record()
     choice = choice or Choice.from_json(record["choice"])
     points: dict[tuple[str, ...], list[RunState]] = {}
-    for state in folder.states():
+    for state in folder.settled_states():
         points.setdefault(state.point, []).append(state)
     rows = tuple(_row(folder, choice, point, sorted(runs, key=lambda run: run.seed)) for point, runs in points.items())
     return SweepTable(str(record["recipe"]), choice, rows, _best(choice, rows), tuple(record.get("notes") or ()))

@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import wandb
+import wandb.errors
 import yaml
 
 from thinkrl.config.component import ConfigError, UserError
@@ -34,13 +36,9 @@ def drive(
         point, seed = split_seed(proposed(os.environ))
         job.run(point, sweep.seed if seed is None else seed, os.environ["WANDB_RUN_ID"])
 
-    if agent is None:
-        import wandb
-
-        agent = wandb.agent
     try:
-        agent(sweep_id, function=one, count=count)
-    except (ValueError, RuntimeError) as error:  # wandb's errors are both, and tell the user what to do
+        (agent or wandb.agent)(sweep_id, function=one, count=count)
+    except (wandb.errors.Error, ValueError, RuntimeError) as error:
         raise UserError(f"W&B's agent gave up: {str(error).splitlines()[0]}") from error
 
 
