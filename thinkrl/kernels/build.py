@@ -17,7 +17,7 @@ from functools import cache
 from pathlib import Path
 
 _SOURCES = ("kernels.c", "decode.h", "learn.h")
-_FLAGS = ("-O3", "-march=native", "-std=gnu11", "-fPIC", "-fno-math-errno")
+_FLAGS = ("-O3", "-fopenmp", "-march=native", "-std=gnu11", "-fPIC", "-fno-math-errno")
 _COMPILE_SECONDS = 120.0
 _LOG = logging.getLogger(__name__)
 
@@ -47,26 +47,26 @@ def _load() -> ctypes.CDLL:
     if compiler is None:
         raise OSError("there is no C compiler (cc, gcc or clang; CC names another)")
     openmp = _loaded_openmp()
-    flags = (*_FLAGS, "-fopenmp" if openmp else "-fopenmp-simd")
+    if openmp is None:
+        raise OSError("torch has not loaded GNU's OpenMP library, whose threads the kernels share")
     folder = Path(__file__).parent
     version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True, timeout=10).stdout
-    parts = [*flags, version, _processor(), *((folder / name).read_text(encoding="utf-8") for name in _SOURCES)]
+    parts = [*_FLAGS, version, _processor(), *((folder / name).read_text(encoding="utf-8") for name in _SOURCES)]
     built = kernels_root() / f"kernels-{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:20]}.so"
     if not built.is_file():
-        _compile(compiler, flags, folder / _SOURCES[0], built)
-    if openmp:
-        ctypes.CDLL(openmp, mode=ctypes.RTLD_GLOBAL)  # its names are then found by what is loaded next
+        _compile(compiler, folder / _SOURCES[0], built)
+    ctypes.CDLL(openmp, mode=ctypes.RTLD_GLOBAL)  # its names are then found by what is loaded next
     return ctypes.CDLL(str(built))
 
 
-def _compile(compiler: str, flags: tuple[str, ...], source: Path, built: Path) -> None:
+def _compile(compiler: str, source: Path, built: Path) -> None:
     """Two processes may do this at once: each builds in a place of its own, and the last one's file stays."""
     built.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with tempfile.TemporaryDirectory(dir=built.parent) as scratch:
         parts, whole = Path(scratch) / "kernels.o", Path(scratch) / built.name
         # Linked without -fopenmp, which would name an OpenMP library other than the one loaded.
         for command in (
-            [compiler, *flags, "-c", str(source), "-o", str(parts)],
+            [compiler, *_FLAGS, "-c", str(source), "-o", str(parts)],
             [compiler, "-shared", str(parts), "-o", str(whole), "-lm"],
         ):
             subprocess.run(command, capture_output=True, text=True, check=True, timeout=_COMPILE_SECONDS)
