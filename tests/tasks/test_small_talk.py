@@ -32,8 +32,7 @@ def test_words_of_the_world_do_not_meet() -> None:
         assert not any(a in b for a in need.clues for b in (*others.clues, *FILLERS)), (name, other)
     for name, need in NEEDS.items():
         for phrase in need.phrases:
-            for topic in TOPICS:
-                assert needs_addressed(phrase.replace("{topic}", topic)) == {name}
+            assert needs_addressed(phrase) == {name}
     assert all(not needs_addressed(text) for text in (*TOPICS, *FILLERS))
 
 
@@ -41,15 +40,15 @@ def test_words_of_the_world_do_not_meet() -> None:
     ("replies", "expected"),
     [
         (["sorry about the exam"], 25.0),
-        (["Sorry!"], 20.0),
+        (["Sorry!"], 25.0),
         (["a hug for you, after that exam"], 25.0),
-        (["try a small step"], -10.0),
+        (["try again"], -10.0),
         (["the exam"], -5.0),
         ([""], -5.0),
         (["sorry, well done, try, tell me"], -5.0),  # saying everything earns nothing
         (["sorry", "sorry"], -5.0),  # nor does saying it again
-        (["sorry", "a hug"], 20.0),
-        (["sorry", "a hug", "sorry"], 20.0),
+        (["sorry", "a hug"], 25.0),
+        (["sorry", "a hug", "sorry"], 25.0),
         (["sorrys about the exams"], -5.0),
     ],
 )
@@ -60,8 +59,8 @@ def test_what_moves_a_user(replies: list[str], expected: float) -> None:
 def test_users_react_alike_to_the_same_words_and_accept_as_often_as_they_are_said_to() -> None:
     user = ScriptedUser()
     changes = [change("sorry", user=user, prompt=replace(PROMPT, prompt_id=f"p{n}")) for n in range(400)]
-    assert set(changes) == {20.0, 0.0}
-    assert changes.count(20.0) / 400 == pytest.approx(0.524, abs=0.07)
+    assert set(changes) == {25.0, 0.0}
+    assert changes.count(25.0) / 400 == pytest.approx(0.524, abs=0.07)
     assert changes == [change("sorry", user=user, prompt=replace(PROMPT, prompt_id=f"p{n}")) for n in range(400)]
     other = [change("sorry", user=ScriptedUser(seed=1), prompt=replace(PROMPT, prompt_id=f"p{n}")) for n in range(400)]
     assert changes != other
@@ -88,16 +87,16 @@ def test_what_users_say_shows_mood_and_need() -> None:
 
 
 def test_scenarios_differ_and_are_held_out() -> None:
-    held_out = SmallTalk(size=100, seed=0)
-    prompts = SmallTalk(size=400, seed=1, disjoint_from=held_out).prompts()
+    held_out = SmallTalk(size=80, seed=0)
+    prompts = SmallTalk(size=280, seed=1, disjoint_from=held_out).prompts()
     questions = [str(prompt.metadata["question"]) for prompt in (*prompts, *held_out.prompts())]
-    assert len(set(questions)) == 500
+    assert len(set(questions)) == 360
     assert {prompt.reference for prompt in prompts} == set(NEEDS)
     for prompt in prompts:
         topic, words = prompt.messages[-1].content.split(": ")
         assert topic == prompt.metadata["topic"]
         assert words in (*NEEDS[str(prompt.reference)].clues, *FILLERS)
-    assert SmallTalk(size=400, seed=1, disjoint_from=held_out).prompts() == prompts
+    assert SmallTalk(size=280, seed=1, disjoint_from=held_out).prompts() == prompts
     assert SmallTalk(size=2, system="be kind").prompts()[0].messages[0] == Message("system", "be kind")
     with pytest.raises(DataError, match="different scenarios were found, but size is 5000"):
         SmallTalk(size=5000).prompts()
@@ -113,7 +112,7 @@ def test_other_prompts_are_refused() -> None:
 
 
 def test_a_helper_understands_as_often_as_it_is_said_to() -> None:
-    source = SmallTalk(size=300, user=WILLING)
+    source = SmallTalk(size=150, user=WILLING)
     for skill in (0.0, 0.5, 1.0):
         traces = TalkTraces(source, user=WILLING, skill=skill, talks=4).traces()
         right = []
@@ -124,7 +123,7 @@ def test_a_helper_understands_as_often_as_it_is_said_to() -> None:
             assert shown_need(trace.prompt.messages) == trace.prompt.reference
             right.append(match[1] == trace.prompt.reference)
         assert sum(right) / len(right) == pytest.approx(skill + (1 - skill) / 4, abs=0.07)
-        assert len({trace.prompt.prompt_id for trace in traces}) == 1200
+        assert len({trace.prompt.prompt_id for trace in traces}) == 600
 
 
 def test_traces_begin_anywhere_and_show_what_users_read() -> None:
@@ -148,7 +147,7 @@ def test_traces_begin_anywhere_and_show_what_users_read() -> None:
 
 
 def test_there_is_room_above_and_below_what_the_helper_reaches() -> None:
-    """Final scores of helpers that understand nothing, half and all of what is shown, and of one that knows the need
+    """Final scores of helpers that understand nothing, some and all of what is shown, and of one that knows the need
     and does not repeat itself."""
 
     def mean_final(reply: Callable[[Sequence[Message], Prompt, np.random.Generator], str]) -> float:
@@ -168,10 +167,12 @@ def test_there_is_room_above_and_below_what_the_helper_reaches() -> None:
 
     def knowing(heard: Sequence[Message], prompt: Prompt, stream: np.random.Generator) -> str:
         phrases = NEEDS[str(prompt.reference)].phrases
-        return phrases[len(heard) // 2 % 2].replace("{topic}", str(prompt.metadata["topic"]))
+        return phrases[len(heard) // 2 % 2]
 
-    helpers = [TalkTraces(SmallTalk(size=1), skill=skill, think=False) for skill in (0.0, 0.5, 1.0)]
-    least, start, understanding = (mean_final(lambda *a, h=helper: h._turn(*a)[1]) for helper in helpers)
+    helpers = [TalkTraces(SmallTalk(size=1), skill=skill, think=False) for skill in (0.0, 0.6, 1.0)]
+    least, start, understanding = (
+        mean_final(lambda heard, prompt, stream, h=helper: h._turn(heard, stream)[1]) for helper in helpers
+    )
     best = mean_final(knowing)
     assert least + 5 < start < understanding - 10
     print(least, start, understanding, best)

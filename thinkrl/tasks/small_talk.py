@@ -19,7 +19,7 @@ TOPICS = (
 @dataclass(frozen=True)
 class Need:
     """What a user wants of a reply. clues: words that betray it. words: of which a reply that addresses it has one.
-    phrases: such replies, some with the {topic}."""
+    phrases: such replies."""
 
     clues: tuple[str, ...]
     words: tuple[str, ...]
@@ -28,27 +28,27 @@ class Need:
 
 NEEDS: Mapping[str, Need] = {
     "comfort": Need(
-        ("i cry", "it hurts", "i am sad", "i feel low"),
+        ("i cry", "it hurts"),
         ("sorry", "hug"),
-        ("sorry about the {topic}", "a hug for you"),
+        ("so sorry", "a hug for you"),
     ),
     "praise": Need(
-        ("i did it", "i made it", "i worked hard", "no one saw it"),
+        ("i did it", "no one saw"),
         ("proud", "well done"),
-        ("i am proud of you", "well done with the {topic}"),
+        ("proud of you", "well done"),
     ),
     "advice": Need(
-        ("what now", "i am stuck", "which way", "i have no idea"),
+        ("what now", "i am stuck"),
         ("try", "plan"),
-        ("try a small step", "make a plan for the {topic}"),
+        ("try again", "make a plan"),
     ),
     "listen": Need(
-        ("i must talk", "so much to say", "where do i begin", "hear me"),
+        ("hear me", "so much to say"),
         ("tell me", "go on"),
-        ("tell me of the {topic}", "go on, i hear you"),
+        ("tell me", "go on"),
     ),
 }
-FILLERS = ("hm", "well", "it is late", "here i am")
+FILLERS = ("hm", "it is late")
 """What a user says that betrays nothing."""
 _MOODS = {"A": "nice. ", "B": "ok. "}
 _THANKS, _LEAVES = "thank you, bye", "leave me, bye"
@@ -67,20 +67,18 @@ class ScriptedUser:
     """A user by rule; the same in every run that says the same to it.
 
     A reply that addresses the hidden need, and no other, is accepted with chance `acceptance`, drawn by (seed, prompt,
-    all that was said): it then gains `gain`, and `topic_gain` more where it names the topic, else nothing changes. One
-    that addresses another need costs `wrong_need`; one that addresses none, or several at once, or says again what was
-    just said, `idle`: nothing is to be had by saying everything, or the same. What the user says shows its need with
-    chance `expression`, and its mood by the level of its score; at the ends of the scale it says bye.
+    all that was said), and then gains `gain`, else nothing changes. One that addresses another need costs `wrong_need`;
+    one that addresses none, or several at once, or says again what was just said, `idle`: nothing is to be had by
+    saying everything, or the same. What the user says shows its need with chance `expression`, and its mood by the
+    level of its score; at the ends of the scale it says bye.
     """
 
     acceptance: float = 0.524
     """Chance that a fitting reply is accepted; that of RLVER's simulator (arXiv 2507.03112), 0.331 for its hard one."""
     expression: float = 0.786
     """Chance that the user's words show its need; likewise, 0.636 for the hard one."""
-    gain: float = 20.0
+    gain: float = 25.0
     """Change by a reply that is accepted."""
-    topic_gain: float = 5.0
-    """Further change where it names the topic."""
     wrong_need: float = -10.0
     """Change by a reply that addresses another need."""
     idle: float = -5.0
@@ -113,7 +111,7 @@ class ScriptedUser:
         return {talk.talk_id: Words(self._answer(talk)) for talk in talks}
 
     def _feeling(self, talk: Talk) -> Feeling:
-        (need, topic), reply = _scenario(talk), talk.reply
+        need, reply = _scenario(talk)[0], talk.reply
         replies = [turn.content for turn in talk.turns if turn.role == "assistant"]
         addressed = needs_addressed(reply)
         if len(replies) > 1 and replies[-1] == replies[-2]:
@@ -124,8 +122,7 @@ class ScriptedUser:
             return Feeling(self.wrong_need, "another need")
         if self._draw("accepts", talk) >= self.acceptance:
             return Feeling(0.0, "not accepted")
-        named = re.search(rf"\b{topic}\b", reply.casefold()) is not None
-        return Feeling(self.gain + (self.topic_gain if named else 0.0), "accepted")
+        return Feeling(self.gain, "accepted")
 
     def _answer(self, talk: Talk) -> str:
         if talk.level in ("S", "F"):

@@ -29,7 +29,7 @@ class TalkTraces:
     """How the user's score moves."""
     talks: int = 1
     """Conversations with the user of each scenario."""
-    skill: float = 0.5
+    skill: float = 0.6
     """Chance that a shown need is understood."""
     max_turns: int = 4
     """Turns among which the place is drawn."""
@@ -57,7 +57,7 @@ class TalkTraces:
         shown, heard = list(prompt.messages), [turn for turn in prompt.messages if turn.role == "user"]
         score = self.feeling.start
         for _ in range(wanted):
-            said, reply = self._turn(heard, prompt, stream)
+            said, reply = self._turn(heard, stream)
             talk = Talk(prompt.prompt_id, prompt, (*heard, Message("assistant", reply)), score, "")
             score = self.feeling.after(score, self.user.feel([talk])[talk.talk_id].change)
             level = self.feeling.level(score)
@@ -68,16 +68,16 @@ class TalkTraces:
             heard += [Message("assistant", reply), Message("user", words)]
         turns = sum(turn.role == "assistant" for turn in shown)
         asked = replace(prompt, prompt_id=f"{prompt.prompt_id}/{number}/{turns}", messages=tuple(shown))
-        return Trace(asked, self._turn(heard, prompt, stream)[0])
+        return Trace(asked, self._turn(heard, stream)[0])
 
-    def _turn(self, heard: Sequence[Message], prompt: Prompt, stream: np.random.Generator) -> tuple[str, str]:
+    def _turn(self, heard: Sequence[Message], stream: np.random.Generator) -> tuple[str, str]:
         """The helper's turn, and what the user reads of it."""
         names = list(NEEDS)
         guess = names[int(stream.integers(len(names)))]
         if stream.random() < self.skill:
             guess = shown_need(heard) or guess
         phrases = NEEDS[guess].phrases
-        reply = phrases[int(stream.integers(len(phrases)))].replace("{topic}", str(prompt.metadata["topic"]))
+        reply = phrases[int(stream.integers(len(phrases)))]
         return f"<think>{guess}</think>{reply}" if self.think else reply, reply
 
 
