@@ -8,7 +8,7 @@ from run_contents import files, metric_rows
 
 NUMBERS = "{_target_: thinkrl.grading.extraction.AnswerExtractor, sources: [last_number]}"
 SMALL = (
-    "scale=smoke", "tracker=none", "reuse=false", "benchmark.prompts.size=2",
+    "scale=smoke", "tracker=none", "reuse=false", "benchmark.prompts.size=2", "constants.reads.part=response",
     "stages.grpo.steps=3", "stages.grpo.group_size=8", "stages.grpo.checkpoint_every=1",
     # A model that was hardly trained writes numbers somewhere, and half of them will do as right.
     f"reward.terms.correctness.term.extractor={NUMBERS}",
