@@ -15,7 +15,7 @@ BELOW = {
     "sandbox": {"config"},
     "parallel": {"tracking", "config"},
     "data": {"tracking", "rollouts", "config"},
-    "tasks": {"data", "rollouts", "config"},
+    "tasks": {"data", "grading", "rollouts", "config"},
     "models": {"config"},
     "kernels": set(),
     "sampling": {"kernels", "models", "parallel", "rollouts", "config"},

@@ -414,7 +414,8 @@ def test_shipped_rewards_build_and_score(path: Path, tmp_path: Path) -> None:
     signals: dict[str, Any] = {name: np.asarray([0.75, 0.25]) for name in numbers}
     if path.stem == "vsrm":  # one more accuracy than there are steps
         signals["step_accuracies"] = Ragged.from_rows([[0.5, 1.0]] * 2, np.float64)
-    reference = "A" if path.stem == "pairwise_verdict" else "7"  # a verdict between two has a side for a reference
+    # A verdict between two has a side for a reference, a puzzle its numbers.
+    reference = {"pairwise_verdict": "A", "flow": "3 4 -> 7"}.get(path.stem, "7")
     result = composed.score(batch(texts, groups, reference), RewardContext(signals=signals))
     assert result.kept.all()
     if "correctness" in composed.terms:

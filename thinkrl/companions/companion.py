@@ -45,7 +45,11 @@ class CompanionStart:
 
 
 class Companion(Protocol):
-    """An open companion."""
+    """An open companion.
+
+    One that has a say in what is sampled, such as a buffer of earlier responses, also has
+    `around(environment) -> Environment`: the stage samples from what that gives.
+    """
 
     def signals(self, rollouts: Rollouts) -> Mapping[str, Any]:
         """What it says of every response, in row order, by name: all that its configuration `supplies`, each in the

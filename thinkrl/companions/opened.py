@@ -9,6 +9,7 @@ from torch import Tensor
 
 from thinkrl.algorithms.types import Advantages
 from thinkrl.companions.companion import Companion, CompanionSource, CompanionStart
+from thinkrl.environments.environment import Environment
 from thinkrl.learning.learner import LearnerState
 from thinkrl.rewards.result import RewardResult
 from thinkrl.rewards.signals import Reading
@@ -26,6 +27,13 @@ class Companions:
     def open(cls, sources: Mapping[str, CompanionSource], start: CompanionStart) -> "Companions":
         """Opens all of them, in order."""
         return cls({name: source.open(start) for name, source in sources.items()})
+
+    def around(self, environment: Environment) -> Environment:
+        """The environment, within what companions put around it to explore (`around`, where one has it)."""
+        for companion in self.opened.values():
+            if (wrap := getattr(companion, "around", None)) is not None:
+                environment = wrap(environment)
+        return environment
 
     def signals(self, rollouts: Rollouts) -> dict[str, Any]:
         """The signals of all, by their own names."""

@@ -53,7 +53,7 @@ class SingleTurn:
         Raises DataError under the overlong policy `error`.
         """
         renderer = ChatRenderer(policy.tokenizer)
-        groups = self._groups(renderer, prompts, step)
+        groups = self.groups(renderer, prompts, step)
         given = renderer.given_ids(self.response_prefix)
         requests = [
             SampleRequest(
@@ -75,7 +75,8 @@ class SingleTurn:
                 responses.append(make_response(name, group.group_id, given, sample, policy.stop_ids, decoder))
         return Rollouts.from_responses(groups, responses)
 
-    def _groups(self, renderer: ChatRenderer, prompts: Sequence[Prompt], step: int) -> list[Group]:
+    def groups(self, renderer: ChatRenderer, prompts: Sequence[Prompt], step: int) -> list[Group]:
+        """The groups of `prompts`, in order, with the ids that they are asked by; those that are dropped have none."""
         rows = [renderer.prompt_ids(prompt.messages) for prompt in prompts]
         bos = renderer.tokenizer.bos_token_id
         fitted = fit_prompts(

@@ -79,8 +79,10 @@ class Columns:
         return objective(inputs).loss.count
 
     def mismatch(self, scored: Scored) -> torch.Tensor:
-        """|sampler's - learner's| log-probability, [m]."""
-        return (scored.logprobs.detach() - self._at(self._sampler, scored)).abs()
+        """|sampler's - learner's| log-probability, [m]; of tokens that were drawn from the specification, and so have
+        one (others were replayed, or written by something that explores)."""
+        found = (scored.logprobs.detach() - self._at(self._sampler, scored)).abs()
+        return found[~torch.from_numpy(np.isnan(self._sampler[scored.columns])).to(found.device)]
 
     def _at(self, column: NDArray[np.floating], scored: Scored) -> torch.Tensor:
         return torch.from_numpy(column[scored.columns].astype(np.float32)).to(self._device)

@@ -178,7 +178,7 @@ class OpenTorchLearner:
                 return LossOutputs(SumCount(scored.logprobs.sum(), 0.0))
             outputs = objective(columns.loss_inputs(scored, frozen))
             mismatch = columns.mismatch(scored)
-            largest = max(largest, float(mismatch.max()))
+            largest = max(largest, float(mismatch.max()) if len(mismatch) else 0.0)
             mean = SumCount(mismatch.sum(dtype=torch.float64), float(mismatch.numel()))
             return LossOutputs(outputs.loss, {**outputs.metrics, "mismatch/mean_abs": mean})
 
@@ -205,6 +205,8 @@ class OpenTorchLearner:
             return {}
         with torch.no_grad():
             mismatch = columns.mismatch(self._scorer(pack(paths, 1, share=False), spec))
+        if not len(mismatch):
+            return {}
         return {"mismatch/mean_abs": float(mismatch.mean()), "mismatch/max_abs": float(mismatch.max())}
 
     def supervise(self, examples: Sequence[Example]) -> UpdateReport:

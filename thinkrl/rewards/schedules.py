@@ -93,3 +93,29 @@ class Stairs(Schedule):
     def value(self, step: int, total_steps: int) -> float:
         """The weight of the stair that `step` stands on."""
         return self.weights[sum(progress(step, total_steps) >= place for place in self.at)]
+
+
+@dataclass(frozen=True)
+class EpochRamp(Schedule):
+    """w(e) = first + e (last - first) / (E // 2) in the first half of E epochs, and then what it last was.
+
+    So the last value is not `last` but one epoch short of it (the released code of arXiv 2406.05673). The stage's steps
+    are its epochs, E parts of equal length.
+    """
+
+    first: float
+    """Weight of the first epoch."""
+    last: float
+    """Weight that the ramp leads to, and stops short of."""
+    epochs: int = 10
+    """E, at least 2."""
+
+    def __post_init__(self) -> None:
+        if self.epochs < 2:
+            raise ValueError(f"epochs must be at least 2, got {self.epochs}")
+
+    def value(self, step: int, total_steps: int) -> float:
+        """The weight of the epoch that `step` is in."""
+        half = self.epochs // 2
+        epoch = min(self.epochs - 1, step * self.epochs // max(1, total_steps))
+        return self.first + min(epoch, half - 1) * (self.last - self.first) / half

@@ -115,7 +115,7 @@ class GRPO(Stage):
         )
         sampler = context.open_sampler(self.sampler, policy)
         companions = context.open_companions(self.companions, policy, sampler, self.sampling, self.steps)
-        environment = context.open_environment(self.environment)
+        environment = companions.around(context.open_environment(self.environment))
         order = order_prompts(self.prompts, self.prompts_per_step, context.seed)
         state = context.resume(self.steps, learner, companions)
         memory: Any = state.values.get("reward", {})

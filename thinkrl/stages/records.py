@@ -33,7 +33,7 @@ def batch_metrics(
         "thinking_length": float(np.mean(thinking_lengths(rollouts))),
         **({} if spec.budget is None else {"thinking_cut": _cut_share(rollouts)}),
         "truncated": float(np.mean([reason is FinishReason.LENGTH for reason in rollouts.finish_reasons])),
-        "entropy": float(np.mean(rollouts.entropies.values[sampled], dtype=np.float64)),
+        "entropy": _known_mean(rollouts.entropies.values[sampled]),
         "sampled_tokens": float(sampled.sum()),
         "asked_prompts": float(asked),
         "prompts_dropped": float(asked - len(rollouts.groups)),
@@ -41,6 +41,12 @@ def batch_metrics(
         **tool_metrics(rollouts),
         **parts,
     }
+
+
+def _known_mean(values: NDArray[np.float32]) -> float:
+    """The mean of what is known: tokens that were replayed, or written to explore, have no entropy."""
+    known = values[~np.isnan(values)] if np.isnan(values).any() else values
+    return float(np.mean(known, dtype=np.float64)) if len(known) else float("nan")
 
 
 def _cut_share(rollouts: Rollouts) -> float:
