@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from thinkrl.algorithms.types import Advantages
 from thinkrl.companions.opened import Companions
 from thinkrl.grading.verdict import Verdict
 from thinkrl.parallel.ranks import Ranks
@@ -139,12 +140,14 @@ def test_schedules_run_from_the_first_step_to_the_last(
         learner = SimpleNamespace(needs_masters=True, open=lambda *_, **__: SimpleNamespace(version=0, weights=dict))
         steps = algorithm(
             token_rewards=lambda *_: None,
-            advantages=lambda *_: SimpleNamespace(per_response=lambda: [0.0] * 4),
+            advantages=lambda *_: Advantages(
+                rollouts.token_ids.with_values(np.zeros(len(rollouts.sampled))), np.ones(len(rollouts), dtype=np.bool_)
+            ),
             update=lambda *_: SimpleNamespace(metrics={}, row=dict),
         )
         make_grpo(**parts, algorithm=steps, learner=learner, steps=3).run(context)
     else:
-        monkeypatch.setattr("thinkrl.stages.rejection_sampling.Trace", lambda prompt, text: text)
+        monkeypatch.setattr("thinkrl.stages.rejection_sampling.Trace", lambda prompt, text, given: text)
         monkeypatch.setattr("thinkrl.stages.rejection_sampling.order_prompts", lambda *_: Order(prompts))
         make_rejection(**parts, prompt_count=3).run(context)
     assert seen == [(0, 3), (1, 3), (2, 3)]
