@@ -137,7 +137,7 @@ def _seeds(text: str) -> tuple[int, ...]:
 
 def _folder(composed: "Composed") -> str:
     """`reproduce`, with the overrides that apply to all arms."""
-    from thinkrl.cli.run import run_name
+    from thinkrl.tracking.names import run_name
 
     others = tuple(override for override in composed.overrides if not override.startswith("seed="))
     return "reproduce" if not others else run_name("s", others).replace("seeds", "reproduce", 1)
