@@ -34,6 +34,7 @@ BELOW["reproduction"] = {"benchmarks", "tracking", "rollouts", "config"}
 BELOW["reports"] = {"reproduction", *BELOW["reproduction"]}
 BELOW["viewer"] = {"reports", "tracking", "rollouts", "config"}
 BELOW["search"] = {"environments", "sampling", "models", "data", "grading", "rollouts", "config"}
+BELOW["tabular"] = {"rollouts", "config"}
 BELOW["stages"] = {*BELOW, "tracking"}
 BELOW["planning"] = {"stages", *BELOW["stages"]}
 BELOW["sweeps"] = {"stages", *BELOW["stages"]}
