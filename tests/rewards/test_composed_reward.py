@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from thinkrl.rewards.reward import Reward, WeightedTerm
 from thinkrl.rewards.schedules import Constant, Cosine, Linear, Schedule, Stairs
 from thinkrl.rewards.shaping import Clip, GroupNormalise, GroupPassRateWeight, LengthBudget
 from thinkrl.rewards.term import RewardContext, RewardTerm, Scores
+from thinkrl.rollouts.episodes import Episode
 from thinkrl.rollouts.prompt import Message, Prompt
 from thinkrl.rollouts.ragged import Ragged
 from thinkrl.rollouts.store import FinishReason, Group, Response, Rollouts
@@ -416,7 +417,9 @@ def test_shipped_rewards_build_and_score(path: Path, tmp_path: Path) -> None:
         signals["step_accuracies"] = Ragged.from_rows([[0.5, 1.0]] * 2, np.float64)
     # A verdict between two has a side for a reference, a puzzle its numbers.
     reference = {"pairwise_verdict": "A", "flow": "3 4 -> 7"}.get(path.stem, "7")
-    result = composed.score(batch(texts, groups, reference), RewardContext(signals=signals))
+    # Each is a conversation of one turn, for rewards that read how it went.
+    rollouts = replace(batch(texts, groups, reference), episodes=(Episode("a", (30.0, 80.0)), Episode("b", (30.0, 40.0))))
+    result = composed.score(rollouts, RewardContext(signals=signals))
     assert result.kept.all()
     if "correctness" in composed.terms:
         assert result.verdicts == (Verdict.CORRECT, Verdict.WRONG)

@@ -63,7 +63,9 @@ def test_ctrl_c_during_an_evaluation_leaves_one_row(
     monkeypatch.setattr(evaluate, "replace", lambda result, **_: result)
     monkeypatch.setattr(StageContext, "load_policy", lambda *_: None)
     monkeypatch.setattr(StageContext, "write_rollouts", lambda *_: None)
-    benchmark: Any = SimpleNamespace(selected=list, samples=1, early=None, sampling=SimpleNamespace(max_new_tokens=1))
+    benchmark: Any = SimpleNamespace(
+        selected=list, samples=1, early=None, sampling=SimpleNamespace(max_new_tokens=1), environment=None
+    )
     sampler: Any = SimpleNamespace(check=lambda: None, open=lambda _: SimpleNamespace(close=lambda: None))
     stages = {"score": Evaluate(benchmark=benchmark, sampler=sampler)}
     with pytest.raises(KeyboardInterrupt):

@@ -91,6 +91,7 @@ def test_browsing_by_clicks_and_keys(page: Any, serve: Any, tmp_path: Path) -> N
     assert rows(page) == ["2.1"]
     until(page, "document.querySelector('#response').textContent.includes('3 is not 2')")
     page.keyboard.press("f")
+    page.wait_for_selector('#list a.row[data-at="2.3"]')  # the status of both is the same words
     settled(page, "1 response of 6")  # correct but not rewarded
     assert rows(page) == ["2.3"]
     page.goto(page.url.split("#")[0] + "#step=all")
