@@ -418,7 +418,8 @@ def test_shipped_rewards_build_and_score(path: Path, tmp_path: Path) -> None:
     # A verdict between two has a side for a reference, a puzzle its numbers.
     reference = {"pairwise_verdict": "A", "flow": "3 4 -> 7"}.get(path.stem, "7")
     # Each is a conversation of one turn, for rewards that read how it went.
-    rollouts = replace(batch(texts, groups, reference), episodes=(Episode("a", (30.0, 80.0)), Episode("b", (30.0, 40.0))))
+    episodes = Episode("a", (30.0, 80.0)), Episode("b", (30.0, 40.0))
+    rollouts = replace(batch(texts, groups, reference), episodes=episodes)
     result = composed.score(rollouts, RewardContext(signals=signals))
     assert result.kept.all()
     if "correctness" in composed.terms:
