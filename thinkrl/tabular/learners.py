@@ -58,7 +58,7 @@ class QLearning(TabularLearner):
 
     def acts(self, table: Floats) -> Floats:
         """Greedy, and anything with probability epsilon."""
-        return (1 - self.epsilon) * _greedy(table) + self.epsilon / table.shape[-1]
+        return np.asarray((1 - self.epsilon) * _greedy(table) + self.epsilon / table.shape[-1])
 
     def judged(self, table: Floats) -> Floats:
         """Greedy."""

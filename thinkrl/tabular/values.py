@@ -60,7 +60,7 @@ def deterministic(policy: Ints, actions: int) -> Floats:
 
 def moves(mdp: TabularMDP, policy: Floats) -> Floats:
     """Transitions between states under a policy of probabilities [S, A]: [S, S]."""
-    return np.einsum("sa,sat->st", policy, mdp.transitions)
+    return np.asarray(np.einsum("sa,sat->st", policy, mdp.transitions))
 
 
 def policy_values(mdp: TabularMDP, policy: Floats, rewards: Floats | None = None) -> Floats:
@@ -90,7 +90,7 @@ def occupancy(mdp: TabularMDP, policy: Floats) -> Floats:
 
 def smoothed(best: Bools, epsilon: float) -> Floats:
     """An optimal action, any of them alike, with probability 1 - epsilon, else any action: [S, A]."""
-    return (1 - epsilon) * best / best.sum(axis=1, keepdims=True) + epsilon / best.shape[1]
+    return np.asarray((1 - epsilon) * best / best.sum(axis=1, keepdims=True) + epsilon / best.shape[1])
 
 
 def lead(mdp: TabularMDP, policy: Ints, horizon: int | None) -> Floats:

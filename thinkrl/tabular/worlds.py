@@ -85,7 +85,7 @@ class Room(World):
         for number, corner in enumerate(_BLOCKS):
             blocks[[corner + _SIDE * row + column for row in range(3) for column in range(3)], number] = 1.0
         blocks[_GOAL, -1] = 1.0
-        return np.einsum("sk,ab->sabk", blocks, np.eye(4)).reshape(_CELLS + 1, 4, -1)
+        return np.asarray(np.einsum("sk,ab->sabk", blocks, np.eye(4)).reshape(_CELLS + 1, 4, -1))
 
     def _target(self, cell: int, action: int) -> int:
         """Where an action leads that does not slip."""
@@ -171,7 +171,7 @@ class LineKey(World):
             place, key = state % _PLACES, state >= _PLACES
             at_door = place == _PLACES - 1
             leaves[state, (3 + at_door) if key else (1 if at_door else 2 if place == _KEY_AT else 0)] = 1.0
-        return np.einsum("sk,ab->sabk", leaves, np.eye(3)).reshape(2 * _PLACES + 1, 3, -1)
+        return np.asarray(np.einsum("sk,ab->sabk", leaves, np.eye(3)).reshape(2 * _PLACES + 1, 3, -1))
 
 
 @dataclass(frozen=True, kw_only=True)
