@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 _PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
+_MCL_CURRENT_FUTURE_ONFAULT = 1 | 2 | 4  # <sys/mman.h>
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,12 @@ class Calls:
     """The worker's end: a line of JSON in, one out. What libraries print goes to standard error instead."""
 
     def __init__(self) -> None:
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # a stopped worker must not outlive its parent
+        libc = ctypes.CDLL(None, use_errno=True)
+        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # a stopped worker must not outlive its parent
+        # Some machines page out the files (libraries, weights) of a process that has stood still for seconds: the side
+        # that waits longer would read more of them anew. What a worker has touched stays in memory.
+        if libc.mlockall(_MCL_CURRENT_FUTURE_ONFAULT):
+            print(f"memory is not locked: {os.strerror(ctypes.get_errno())}", file=sys.stderr)
         self._out = os.fdopen(os.dup(1), "w")
         os.dup2(2, 1)
 

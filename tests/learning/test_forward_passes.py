@@ -17,8 +17,9 @@ from thinkrl.rollouts.episodes import Episode
 from thinkrl.sampling.sampler import SamplingSpec
 
 FOLDER = Path(__file__).parents[2] / "conf" / "algorithm"
-OTHERS = {"budget_relative", "oreal", "ppo"}
-"""They read budgets, evidence or a critic's values beside totals, or leave responses out."""
+OTHERS = {"budget_relative", "oreal", "ppo", "trajectory_balance", "trajectory_balance_learned"}
+"""They read budgets, evidence, a critic's values or their own log-probabilities beside totals, or leave responses
+out."""
 NAMES = sorted(file.stem for file in FOLDER.glob("*.yaml") if "defaults:" not in file.read_text()[:600])
 NAMES = [name for name in NAMES if name not in OTHERS]
 SPEC = SamplingSpec()

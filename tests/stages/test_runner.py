@@ -57,7 +57,8 @@ def test_ctrl_c_during_an_evaluation_leaves_one_row(
     def measure(*_: Any) -> Any:
         measured.append(1)
         os.kill(os.getpid(), signal.SIGINT)
-        return SimpleNamespace(flat_verdicts=list, to_json=lambda: "{}", metrics=lambda: {"accuracy": 0.5}), None
+        result = SimpleNamespace(flat_verdicts=list, to_json=lambda: "{}", metrics=lambda: {"accuracy": 0.5})
+        return result, SimpleNamespace(calls=())
 
     monkeypatch.setattr(evaluate, "evaluate_model", measure)
     monkeypatch.setattr(evaluate, "replace", lambda result, **_: result)
