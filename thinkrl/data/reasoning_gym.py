@@ -3,6 +3,7 @@
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 from thinkrl.config.component import PromptCount
@@ -10,6 +11,7 @@ from thinkrl.data.source import (
     DataError,
     PromptSource,
     check_template,
+    different_questions,
     fill_template,
     json_value,
     question_messages,
@@ -55,17 +57,11 @@ class ReasoningGymPrompts:
 
     def prompts(self) -> Sequence[Prompt]:
         """`size` prompts with ids `<task>-<seed>-<index>`. Raises DataError when too few questions differ."""
-        taken = {question_text(prompt) for prompt in self.disjoint_from.prompts()} if self.disjoint_from else set()
-        excluded = len(taken)
-        kept: list[Prompt] = []
-        for index, entry in self._entries():
-            prompt = self._prompt(index, entry)
-            question = question_text(prompt)
-            if question not in taken:
-                taken.add(question)
-                kept.append(prompt)
-            if len(kept) == self.size:
-                return kept
+        drawn = (self._prompt(index, entry) for index, entry in self._entries())
+        kept = list(islice(different_questions(drawn, self.disjoint_from), self.size))
+        if len(kept) == self.size:
+            return kept
+        excluded = len({question_text(prompt) for prompt in self.disjoint_from.prompts()}) if self.disjoint_from else 0
         held_out = f" outside the {excluded} of disjoint_from" if excluded else ""
         raise DataError(
             f"reasoning-gym task {self.task!r} gave {len(kept)} different questions{held_out} in {self._limit} draws,"

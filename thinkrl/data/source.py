@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from thinkrl.config.component import UserError
@@ -36,6 +36,16 @@ def question_text(prompt: Prompt) -> str:
     if not isinstance(question, str):
         question = next((turn.content for turn in reversed(prompt.messages) if turn.role == "user"), "")
     return " ".join(question.split())
+
+
+def different_questions(drawn: Iterable[Prompt], left_out: PromptSource | None) -> Iterator[Prompt]:
+    """Those of `drawn` whose question is neither that of an earlier one nor asked by `left_out`, in order."""
+    taken = {question_text(prompt) for prompt in left_out.prompts()} if left_out else set()
+    for prompt in drawn:
+        question = question_text(prompt)
+        if question not in taken:
+            taken.add(question)
+            yield prompt
 
 
 def check_template(template: str) -> None:

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from thinkrl.kernels.build import library
 
-_TYPES = {torch.bfloat16: "bfloat16", torch.float32: "float32"}
+TYPES = {torch.bfloat16: "bfloat16", torch.float32: "float32"}
+"""Precisions that have kernels, with the end of their names."""
 
 
 class _Attention(ctypes.Structure):
@@ -110,7 +111,7 @@ class DecodeKernels:
 
 def decode_kernels(like: Tensor) -> DecodeKernels | None:
     """The kernels for the device and precision of `like`; None where the plain torch path has to do."""
-    name = _TYPES.get(like.dtype)
+    name = TYPES.get(like.dtype)
     if like.device.type != "cpu" or name is None:
         return None
     loaded: Any = library()

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from thinkrl.kernels.build import library
+from thinkrl.kernels.decode import TYPES
 
-_TYPES = {torch.bfloat16: "bfloat16", torch.float32: "float32"}
 _NORM_BLOCKS = 16
 """As in kernels.c."""
 _POINTER, _COUNT, _NUMBER = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
@@ -56,7 +56,7 @@ class LearnKernels:
         self._dtype = dtype
         self._functions: dict[str, Callable[..., None]] = {}
         for function, arguments in _ARGUMENTS.items():
-            found = getattr(loaded, f"{function}_{_TYPES[dtype]}")
+            found = getattr(loaded, f"{function}_{TYPES[dtype]}")
             found.argtypes, found.restype = arguments, None
             self._functions[function] = found
 
@@ -206,7 +206,7 @@ def _wide(shape: Any) -> Tensor:
 
 @cache
 def _of(dtype: torch.dtype) -> LearnKernels | None:
-    loaded = library() if dtype in _TYPES else None
+    loaded = library() if dtype in TYPES else None
     return None if loaded is None else LearnKernels(loaded, dtype)
 
 

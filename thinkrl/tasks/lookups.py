@@ -3,12 +3,13 @@
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
 
 from thinkrl.config.component import PromptCount
-from thinkrl.data.source import DataError, PromptSource, fill_template, question_messages, question_text
+from thinkrl.data.source import DataError, PromptSource, different_questions, fill_template, question_messages
 from thinkrl.data.traces import Trace
 from thinkrl.rollouts.prompt import Prompt
 from thinkrl.rollouts.streams import generator
@@ -56,16 +57,12 @@ class LookupPrompts:
 
     def prompts(self) -> Sequence[Prompt]:
         """`size` prompts with ids `lookup-<seed>-<index>`. Raises DataError when too few questions differ."""
-        taken = {question_text(prompt) for prompt in self.disjoint_from.prompts()} if self.disjoint_from else set()
-        kept: list[Prompt] = []
-        for prompt in self._drawn():
-            question = question_text(prompt)
-            if question not in taken:
-                taken.add(question)
-                kept.append(prompt)
-            if len(kept) == self.size:
-                return kept
-        raise DataError(f"{len(kept)} different lookup questions were found, but size is {self.size}: use more letters")
+        kept = list(islice(different_questions(self._drawn(), self.disjoint_from), self.size))
+        if len(kept) < self.size:
+            raise DataError(
+                f"{len(kept)} different lookup questions were found, but size is {self.size}: use more letters"
+            )
+        return kept
 
     def _drawn(self) -> Iterator[Prompt]:
         for index in range(self.size * _DRAWS_PER_PROMPT):

@@ -3,9 +3,10 @@
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 from thinkrl.config.component import PromptCount
-from thinkrl.data.source import DataError, PromptSource, question_messages, question_text
+from thinkrl.data.source import DataError, PromptSource, different_questions, question_messages
 from thinkrl.rollouts.prompt import Prompt
 from thinkrl.rollouts.streams import generator
 from thinkrl.rollouts.talks import Feeling, Talk, Words
@@ -172,16 +173,10 @@ class SmallTalk:
 
     def prompts(self) -> Sequence[Prompt]:
         """`size` prompts with ids `talk-<seed>-<index>`. Raises DataError when too few scenarios differ."""
-        taken = {question_text(prompt) for prompt in self.disjoint_from.prompts()} if self.disjoint_from else set()
-        kept: list[Prompt] = []
-        for prompt in self._drawn():
-            question = question_text(prompt)
-            if question not in taken:
-                taken.add(question)
-                kept.append(prompt)
-            if len(kept) == self.size:
-                return kept
-        raise DataError(f"{len(kept)} different scenarios were found, but size is {self.size}")
+        kept = list(islice(different_questions(self._drawn(), self.disjoint_from), self.size))
+        if len(kept) < self.size:
+            raise DataError(f"{len(kept)} different scenarios were found, but size is {self.size}")
+        return kept
 
     def _drawn(self) -> Iterator[Prompt]:
         for index in range(self.size * _DRAWS_PER_PROMPT):

@@ -4,11 +4,11 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import combinations
+from itertools import combinations, islice
 from typing import Any
 
 from thinkrl.config.component import PromptCount
-from thinkrl.data.source import DataError, PromptSource, fill_template, question_messages, question_text
+from thinkrl.data.source import DataError, PromptSource, different_questions, fill_template, question_messages
 from thinkrl.data.traces import Trace
 from thinkrl.grading.grader import Grader, judged, ungradable, wrong
 from thinkrl.grading.verdict import Grade
@@ -202,15 +202,10 @@ class TargetPrompts:
 
     def prompts(self) -> Sequence[Prompt]:
         """`size` prompts with ids `target-<seed>-<index>`. Raises DataError when too few puzzles differ."""
-        taken = {question_text(prompt) for prompt in self.disjoint_from.prompts()} if self.disjoint_from else set()
-        kept: list[Prompt] = []
-        for prompt in self._drawn():
-            if (question := question_text(prompt)) not in taken:
-                taken.add(question)
-                kept.append(prompt)
-            if len(kept) == self.size:
-                return kept
-        raise DataError(f"{len(kept)} different puzzles were found, but size is {self.size}: allow larger numbers")
+        kept = list(islice(different_questions(self._drawn(), self.disjoint_from), self.size))
+        if len(kept) < self.size:
+            raise DataError(f"{len(kept)} different puzzles were found, but size is {self.size}: allow larger numbers")
+        return kept
 
     def _drawn(self) -> Iterator[Prompt]:
         for index in range(self.size * _DRAWS_PER_PROMPT):
